@@ -1,0 +1,5 @@
+"""The command line ``mmreg``."""
+
+from MMRegCore.cli.main import main
+
+__all__ = ["main"]

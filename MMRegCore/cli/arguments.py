@@ -1,0 +1,157 @@
+"""The verbs of ``mmreg`` and their options; imports nothing heavy, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from MMRegCore import __version__
+from MMRegCore.cli import verbs
+
+_ABOUT = """Bring preoperative MR into place on intraoperative ultrasound. Research software, not a medical device.
+Exit codes: 0 done, 1 internal error, 2 bad input, 3 cancelled."""
+_LANDMARKS = ".fcsv, .mrk.json, .csv or .tag"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with one line, as every other bad input does."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser; every verb leaves its function in ``run`` and takes ``--verbose``."""
+    parser = _Parser(prog="mmreg", description=_ABOUT, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"mmreg {__version__}")
+    verb = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+    for add in (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo):
+        added = add(verb)
+        added.add_argument("--verbose", action="store_true", help="show the log, and where an error came from")
+    return parser
+
+
+_Verbs: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def _add_register(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Find the transform that brings MR into place on ultrasound."
+    parser = verbs_of.add_parser("register", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=verbs.register)
+    _add_images(parser)
+    parser.add_argument("--initial-transform", type=Path, metavar="T", help="start: fixed to moving, any ITK transform")
+    parser.add_argument("--preset", default="mcbo", metavar="NAME", help="settings to start from (default: mcbo)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change settings of the preset"
+    )
+    _add_computer(parser)
+    parser.add_argument("--transform-only", action="store_true", help="write only transform.h5 and result.json")
+    _add_output(parser)
+    return parser
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fixed", required=True, type=Path, metavar="US", help="ultrasound: file or DICOM folder")
+    parser.add_argument(
+        "--moving",
+        required=True,
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="MR",
+        help="MR, one or several (may be repeated): file or DICOM folder",
+    )
+    parser.add_argument("--fixed-mask", type=Path, metavar="M", help="where the ultrasound is evidence (nonzero)")
+    parser.add_argument(
+        "--moving-mask",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="M",
+        help="masks of the MR in the order of --moving; 'none' for one without",
+    )
+
+
+def _add_computer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--memory-gb", type=float, metavar="X", help="memory that the computation may take")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="makes a run repeatable (default: 0)")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the result")
+    parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on stdout")
+
+
+def _add_apply(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Bring a volume, a label map or landmarks from moving (MR) to fixed (ultrasound) space."
+    more = (
+        "Landmarks are moving landmarks, pushed to where they lie in the ultrasound. Volumes are resampled on the grid "
+        "of --reference, or on their own; outside of them the result is 0."
+    )
+    parser = verbs_of.add_parser("apply", help=text, description=f"{text} {more}", allow_abbrev=False)
+    parser.set_defaults(run=verbs.apply)
+    parser.add_argument(
+        "--transform", required=True, type=Path, metavar="T", help="fixed to moving, as register writes"
+    )
+    parser.add_argument("--moving", required=True, type=Path, metavar="X", help=f"volume, or landmarks ({_LANDMARKS})")
+    parser.add_argument("--reference", type=Path, metavar="R", help="volume whose grid the result takes")
+    parser.add_argument(
+        "--interpolation",
+        choices=("linear", "nearest", "bspline"),
+        help="linear (default); nearest, for label maps, keeps the type of the voxels",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="Y", help="file to write")
+    return parser
+
+
+def _add_tre(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Print the target registration error on landmarks, before and after, as JSON."
+    parser = verbs_of.add_parser("tre", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=verbs.tre)
+    parser.add_argument("--transform", required=True, type=Path, metavar="T", help="fixed to moving")
+    parser.add_argument("--initial-transform", type=Path, metavar="T", help="start that 'before' is measured with")
+    parser.add_argument("--fixed-landmarks", type=Path, metavar="A", help=f"in the ultrasound ({_LANDMARKS})")
+    parser.add_argument("--moving-landmarks", type=Path, metavar="B", help=f"in the MR ({_LANDMARKS})")
+    parser.add_argument(
+        "--landmarks", type=Path, metavar="PAIRS", help="both in one .csv (mr_x,mr_y,mr_z,us_x,us_y,us_z) or .tag"
+    )
+    return parser
+
+
+def _add_qa(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Assess any transform, ours or another tool's: qa.json and report.html."
+    parser = verbs_of.add_parser("qa", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=verbs.qa)
+    _add_images(parser)
+    parser.add_argument("--transform", required=True, type=Path, metavar="T", help="fixed to moving")
+    parser.add_argument("--initial-transform", type=Path, metavar="T", help="start that 'before' is shown with")
+    _add_output(parser)
+    return parser
+
+
+def _add_presets(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "List the presets, or the settings of one."
+    parser = verbs_of.add_parser("presets", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=verbs.presets)
+    parser.add_argument("--show", metavar="NAME", help="list the settings of this preset, what they mean, their ranges")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_doctor(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Tell versions, devices and memory, and try a small registration (about 10 seconds)."
+    parser = verbs_of.add_parser("doctor", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=verbs.doctor)
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_demo(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Register the MNI152 brain to a simulated ultrasound of it, with a brain shift that is known."
+    parser = verbs_of.add_parser("demo", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=verbs.demo)
+    _add_computer(parser)
+    _add_output(parser)
+    return parser

@@ -1,0 +1,85 @@
+"""What the verbs make of their options."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MMRegCore.errors import InputError
+
+if TYPE_CHECKING:
+    from MMRegCore.volume import Volume
+
+NO_MASK = "none"
+
+
+def changes_from(texts: Sequence[str]) -> dict[str, str]:
+    """Read ``key=value`` texts; raises `InputError` for a text without ``=`` or a key given twice."""
+    changes: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"expected --set KEY=VALUE; got '{text}'")
+        if key.strip() in changes:
+            raise InputError(f"expected every setting once; got {key.strip()} twice")
+        changes[key.strip()] = value
+    return changes
+
+
+def check_output_folder(folder: Path) -> None:
+    """Raise `InputError` unless files can be made in ``folder``, or in the folder that it will be made in.
+
+    A run of minutes must not end in a folder that cannot be written; nothing stays behind.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        # Only trying tells: rights, mounts and quotas all have their say.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"expected --output to be a folder that can be written; got {folder}: {error.strerror}"
+        ) from error
+
+
+def read_moving(paths: Sequence[Path], masks: Sequence[str]) -> tuple[Volume, ...]:
+    """Read the moving images, each with its mask, under names that differ.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    masks : sequence of str
+        Paths in the same order, ``'none'`` for an image without; those not given are none.
+
+    Raises
+    ------
+    InputError
+        When there are more masks than images, and as `read_volume`.
+    """
+    from MMRegCore.io import read_volume
+
+    if len(masks) > len(paths):
+        raise InputError(f"expected at most one --moving-mask per --moving; got {len(masks)} for {len(paths)}")
+    volumes = []
+    for path, mask in zip_longest(paths, masks, fillvalue=NO_MASK):
+        volumes.append(read_volume(path, mask_path=None if mask == NO_MASK else mask))
+    names = distinct_names([volume.name for volume in volumes])
+    return tuple(replace(volume, name=name) for volume, name in zip(volumes, names, strict=True))
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Number names that repeat, upper and lower case taken as the same: they become file names."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate.lower() in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate.lower())
+        result.append(candidate)
+    return result

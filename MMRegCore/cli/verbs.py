@@ -1,0 +1,182 @@
+"""What each verb of ``mmreg`` does: a few lines over the Python API, which is imported only when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING
+
+from MMRegCore.cli.inputs import changes_from, check_output_folder, read_moving
+from MMRegCore.cli.interrupts import cancel_on_signals
+from MMRegCore.cli.screen import Screen
+from MMRegCore.errors import InputError
+from MMRegCore.monitor import Monitor
+
+if TYPE_CHECKING:
+    from MMRegCore.config import Described
+
+
+def register(arguments: argparse.Namespace, screen: Screen) -> None:
+    """Register, and write transform, warped images, report and provenance."""
+    from MMRegCore.config import load_preset, with_changes
+
+    check_output_folder(arguments.output)
+    settings = with_changes(load_preset(arguments.preset), changes_from(arguments.set))
+    # What needs no torch is checked before torch is waited for.
+    from MMRegCore.io import read_transform, read_volume
+    from MMRegCore.pipeline import register as find_transform
+
+    fixed = read_volume(arguments.fixed, mask_path=arguments.fixed_mask)
+    moving = read_moving(arguments.moving, arguments.moving_mask)
+    initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
+    monitor = Monitor(screen)
+    with cancel_on_signals(monitor):
+        result = find_transform(
+            fixed,
+            moving,
+            settings=settings,
+            initial_transform=initial,
+            device=arguments.device,
+            memory_gb=arguments.memory_gb,
+            seed=arguments.seed,
+            monitor=monitor,
+        )
+        monitor.report("writing the result", 1.0)
+        result.save(arguments.output, fixed=fixed, transform_only=arguments.transform_only)
+    screen.done(arguments.output)
+
+
+def apply(arguments: argparse.Namespace, screen: Screen) -> None:
+    """Bring a volume, a label map or landmarks from moving to fixed space."""
+    del screen  # it takes no time worth showing
+    from MMRegCore.apply import push_landmarks, resample_image
+    from MMRegCore.io import read_landmarks, read_transform, write_landmarks
+    from MMRegCore.io.files import suffix_of
+    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES
+    from MMRegCore.io.volumes import grid_of, read_itk_image, write_itk_image
+
+    transform = read_transform(arguments.transform)
+    if suffix_of(arguments.moving) in LANDMARK_SUFFIXES:
+        if arguments.reference or arguments.interpolation:
+            raise InputError(f"expected --reference and --interpolation with a volume only; got {arguments.moving}")
+        write_landmarks(push_landmarks(read_landmarks(arguments.moving), transform), arguments.output)
+        return
+    image = read_itk_image(arguments.moving)
+    reference = grid_of(read_itk_image(arguments.reference)) if arguments.reference else None
+    interpolation = arguments.interpolation or "linear"
+    resampled = resample_image(image, transform, reference=reference, interpolation=interpolation)
+    write_itk_image(resampled, arguments.output)
+
+
+def tre(arguments: argparse.Namespace, screen: Screen) -> None:
+    """Print the target registration error as JSON."""
+    del screen
+    from MMRegCore.evaluate import target_registration_error
+    from MMRegCore.io import read_landmark_pairs, read_landmarks, read_transform
+
+    lists = [arguments.fixed_landmarks, arguments.moving_landmarks]
+    if (arguments.landmarks is None) == (None in lists) or (arguments.landmarks and any(lists)):
+        raise InputError("expected --landmarks PAIRS, or --fixed-landmarks A and --moving-landmarks B")
+    transform = read_transform(arguments.transform)
+    initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
+    if arguments.landmarks:
+        fixed, moving = read_landmark_pairs(arguments.landmarks)
+    else:
+        fixed, moving = (read_landmarks(path) for path in lists)
+    print(json.dumps(target_registration_error(fixed, moving, transform, initial=initial), indent=2))
+
+
+def qa(arguments: argparse.Namespace, screen: Screen) -> None:
+    """Assess a transform, and write qa.json and report.html."""
+    check_output_folder(arguments.output)
+    from MMRegCore.io import read_transform, read_volume, staged_folder
+    from MMRegCore.qa import assess, write_report
+
+    fixed = read_volume(arguments.fixed, mask_path=arguments.fixed_mask)
+    moving = read_moving(arguments.moving, arguments.moving_mask)
+    transform = read_transform(arguments.transform)
+    initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
+    given = ("fixed", "fixed_mask", "moving", "moving_mask", "transform", "initial_transform")
+    provenance = {"inputs": {name: _as_json(getattr(arguments, name)) for name in given}}
+    monitor = Monitor(screen)
+    with cancel_on_signals(monitor):
+        assessment = assess(fixed, moving, transform, initial=initial, monitor=monitor.part(0.0, 0.6))
+        monitor.report("writing the report", 0.6)
+        with staged_folder(arguments.output) as folder:
+            content = {**provenance, "qa": assessment.numbers}
+            (folder / "qa.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+            title = f"Quality of {arguments.transform.name}"
+            write_report(folder / "report.html", fixed, assessment, provenance, title=title)
+    screen.done(arguments.output)
+
+
+def presets(arguments: argparse.Namespace, screen: Screen) -> None:
+    """List the presets, or the settings of one."""
+    del screen
+    from MMRegCore.config import describe, load_preset, preset_description, preset_names
+
+    if arguments.show is None:
+        about = {name: preset_description(name) for name in preset_names()}
+        width = max(map(len, about))
+        print(json.dumps(about, indent=2) if arguments.json else _columns(about, width))
+        return
+    settings = load_preset(arguments.show)
+    if arguments.json:
+        print(json.dumps(settings.to_dict(), indent=2))
+        return
+    print(f"{arguments.show}: {preset_description(arguments.show)}")
+    for shown in describe(settings):
+        print(_setting_lines(shown))
+
+
+def doctor(arguments: argparse.Namespace, screen: Screen) -> int:
+    """Tell what this computer offers, and whether a small registration comes out right."""
+    from MMRegCore.doctor import as_text, examine
+
+    monitor = Monitor(screen)
+    with cancel_on_signals(monitor):
+        findings = examine(device=arguments.device, monitor=monitor)
+    print(json.dumps(findings, indent=2) if arguments.json else as_text(findings))
+    return 0 if findings["self_test"]["passed"] else 1
+
+
+def demo(arguments: argparse.Namespace, screen: Screen) -> None:
+    """Register a simulated case whose answer is known, and write it all."""
+    check_output_folder(arguments.output)
+    from MMRegCore.demo import run_demo
+
+    monitor = Monitor(screen)
+    with cancel_on_signals(monitor):
+        truth = run_demo(
+            arguments.output,
+            device=arguments.device,
+            memory_gb=arguments.memory_gb,
+            seed=arguments.seed,
+            monitor=monitor,
+        )
+    screen.note(
+        f"mmreg: mean error against the known truth: {truth['field']['before']['mean']:.2f} mm before, "
+        f"{truth['field']['after']['mean']:.2f} mm after; on {truth['landmarks']['count']} landmarks: "
+        f"{truth['landmarks']['before']['mean']:.2f} mm before, {truth['landmarks']['after']['mean']:.2f} mm after"
+    )
+    screen.done(arguments.output)
+
+
+def _columns(rows: dict[str, str], width: int) -> str:
+    return "\n".join(f"{name:{width}}  {text}" for name, text in rows.items())
+
+
+def _setting_lines(shown: Described) -> str:
+    from MMRegCore.config import as_text
+
+    low, high = (None if bound is None else f"{bound:g}" for bound in (shown.minimum, shown.maximum))
+    limits = [f"from {low}" if low else "", f"to {high}" if high else ""]
+    about = ", ".join(text for text in (shown.kind, " ".join(filter(None, limits)), shown.unit) if text)
+    return f"\n{shown.key} = {as_text(shown.value)}\n    {shown.help}\n    ({about})"
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, list):
+        return [_as_json(element) for element in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

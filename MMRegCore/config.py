@@ -1,0 +1,132 @@
+"""What a registration can be told: the settings, and the presets that come with MMReg."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from MMRegCore.errors import InputError
+from MMRegCore.settings import Described, Settings, as_text, describe, setting, unknown_name, with_changes
+
+__all__ = [
+    "Described",
+    "InstanceSettings",
+    "McboSettings",
+    "RegistrationSettings",
+    "as_text",
+    "describe",
+    "load_preset",
+    "preset_description",
+    "preset_names",
+    "with_changes",
+]
+
+# Published weights add up to one; thirds written with few digits must pass too.
+_WEIGHT_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class InstanceSettings(Settings):
+    """The gradient descent that refines the full-resolution level."""
+
+    iterations: int = setting(15, help="Steps of Adam; 0 leaves the refinement out.", minimum=0, maximum=1000)
+    grid_spacing: int = setting(2, help="Distance of the control points.", unit="voxel", minimum=1, maximum=16)
+    learning_rate: float = setting(1.0, help="Step size of Adam, in voxels of the control grid.", minimum=1e-6)
+    regularisation: float = setting(1.25, help="Weight of the diffusion term (λ).", minimum=0)
+    smoothing_passes: int = setting(3, help="3³ averages of the field in each step.", minimum=0, maximum=20)
+    final_smoothing_passes: int = setting(3, help="5³ averages of the result.", minimum=0, maximum=20)
+
+
+@dataclass(frozen=True)
+class McboSettings(Settings):
+    """Multilevel correlation balanced optimisation (Wang et al. 2024, arXiv:2409.05040)."""
+
+    strides: tuple[int, ...] = setting(
+        (1, 2, 4, 6), help="Average pooling of each level; 1 is full resolution.", unit="voxel", minimum=1, maximum=16
+    )
+    weights: tuple[float, ...] = setting(
+        (0.10, 0.27, 0.27, 0.36), help="Share of each level in the fused field; they add up to 1.", minimum=0, maximum=1
+    )
+    half_width: int = setting(
+        4, help="Displacements are searched up to this many grid steps to every side.", minimum=1, maximum=12
+    )
+    mind_radius: int = setting(1, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
+    mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
+    coefficients: tuple[float, ...] = setting(
+        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+        help="Coupling of cost and smoothness in the successive convex steps; the field is the mean over the steps.",
+        minimum=0,
+    )
+    inverse_consistency_iterations: int = setting(
+        15, help="Steps that make the forward and backward fields each other's inverse.", minimum=0, maximum=200
+    )
+    masked: bool = setting(True, help="Whether what lies outside the masks counts as no evidence.")
+    instance: InstanceSettings = InstanceSettings()
+
+    def check_together(self) -> None:
+        """Raise `InputError` unless there is one weight per stride and the weights add up to 1."""
+        if len(self.weights) != len(self.strides):
+            raise InputError(
+                f"expected as many weights as strides; got {len(self.weights)} weights ({as_text(self.weights)}) "
+                f"for {len(self.strides)} strides ({as_text(self.strides)})"
+            )
+        if abs(sum(self.weights) - 1) > _WEIGHT_TOLERANCE:
+            raise InputError(f"expected the weights to add up to 1; got {as_text(self.weights)}")
+        if len(set(self.strides)) != len(self.strides):
+            raise InputError(f"expected every stride once; got {as_text(self.strides)}")
+
+
+@dataclass(frozen=True)
+class RegistrationSettings(Settings):
+    """Everything that decides the result of a registration, but for the inputs, the device and the seed."""
+
+    method: Literal["mcbo"] = setting("mcbo", help="How the deformation is found.")
+    working_spacing_mm: float | Literal["native", "auto"] = setting(
+        "auto",
+        help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
+        "'auto' chooses by size and memory.",
+        unit="mm",
+        minimum=1e-4,
+        maximum=100,
+    )
+    margin_mm: float = setting(
+        4.0, help="Moving image around the ultrasound cone that the search may use.", unit="mm", minimum=0, maximum=50
+    )
+    fusion: Literal["signed-max", "mean", "magnitude"] = setting(
+        "mean", help="How the fields of several moving images become one."
+    )
+    mcbo: McboSettings = McboSettings()
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets that come with MMReg, in alphabetical order."""
+    return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
+
+
+def load_preset(name: str) -> RegistrationSettings:
+    """Read a preset.
+
+    Raises
+    ------
+    InputError
+        When there is no preset of that name; the nearest one is suggested.
+    """
+    return RegistrationSettings.from_dict(_content(name)["settings"])
+
+
+def preset_description(name: str) -> str:
+    """Say in one sentence what a preset is for; `InputError` when there is none of that name."""
+    return str(_content(name)["description"])
+
+
+def _content(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise unknown_name("preset", name, preset_names())
+    content: dict[str, Any] = json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _folder() -> Any:  # noqa: ANN401 - Traversable moved between modules after Python 3.10
+    return files("MMRegCore").joinpath("presets")

@@ -1,0 +1,77 @@
+"""MIND-SSC: the modality independent neighbourhood descriptor with self-similarity context."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+
+# The six neighbours of a voxel, (d, h, w); MIND-SSC compares those pairs that are √2 apart.
+_NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+_PAIRS = tuple(
+    (a, b) for a, b in combinations(_NEIGHBOURS, 2) if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
+)
+CHANNELS = len(_PAIRS)
+
+
+def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torch.Tensor:
+    """Describe every voxel by how alike the patches around it are, not by its intensity.
+
+    For each of the 12 pairs of 6-neighbours at distance √2, the mean squared difference of their patches, less the
+    smallest of the 12, over the local noise (their mean), through ``exp(-x)`` (Heinrich et al., MICCAI 2013,
+    Eqs. 2 and 3 with the self-similarity context layout).
+
+    Parameters
+    ----------
+    image : Tensor, (1, 1, D, H, W)
+        Intensities; any linear change of them leaves the descriptor as it is.
+    radius : int
+        Half-width of the patch in voxels.
+    dilation : int
+        Distance of the neighbours from the voxel in voxels.
+
+    Returns
+    -------
+    Tensor, (1, 12, D, H, W), in (0, 1]
+        The edge of the image is carried on outside.
+    """
+    margin = radius + dilation
+    padded = F.pad(image.float(), (margin + dilation,) * 6, mode="replicate")[0, 0]
+    shape = tuple(image.shape[2:])
+    channels = image.new_empty((1, CHANNELS, *shape), dtype=torch.float32)
+    # A pair's patch distance is that of its difference vector, moved to the pair's place: six vectors serve twelve pairs.
+    distances: dict[tuple[int, ...], torch.Tensor] = {}
+    for index, (a, b) in enumerate(_PAIRS):
+        vector = tuple(q - p for p, q in zip(a, b, strict=True))
+        if vector not in distances:
+            distances[vector] = _patch_distance(padded, vector, radius, dilation)
+        place = tuple(slice(dilation * (1 + p), dilation * (1 + p) + n) for p, n in zip(a, shape, strict=True))
+        channels[0, index] = distances[vector][place]
+    channels -= channels.amin(dim=1, keepdim=True)
+    noise = channels.mean(dim=1, keepdim=True)
+    level = noise.mean()
+    # Flat regions would divide by nothing: keep the noise within three decades of the image's mean.
+    noise = noise.clamp(min=float(level) * 1e-3, max=float(level) * 1e3).clamp_(min=1e-20)
+    return channels.div_(noise).neg_().exp_()
+
+
+def _patch_distance(padded: torch.Tensor, vector: tuple[int, ...], radius: int, dilation: int) -> torch.Tensor:
+    """Mean squared difference of the patches at x and x + dilation·vector, for every x within ``dilation`` of the image."""
+    inner = [n - 2 * dilation for n in padded.shape]  # the image and a margin of radius + dilation around it
+    here = padded[tuple(slice(dilation, dilation + n) for n in inner)]
+    there = padded[tuple(slice(dilation * (1 + v), dilation * (1 + v) + n) for v, n in zip(vector, inner, strict=True))]
+    return box_mean((here - there).square_(), radius)
+
+
+def box_mean(volume: torch.Tensor, radius: int) -> torch.Tensor:
+    """Mean over a box of half-width ``radius``, only where the whole box fits: (..., D, H, W) loses 2·radius per axis."""
+    if radius == 0:
+        return volume
+    for axis in (-1, -2, -3):
+        size = volume.shape[axis] - 2 * radius
+        total = volume.narrow(axis, 0, size) + volume.narrow(axis, 1, size)
+        for shift in range(2, 2 * radius + 1):
+            total += volume.narrow(axis, shift, size)
+        volume = total
+    return volume.mul_(1 / (2 * radius + 1) ** 3)

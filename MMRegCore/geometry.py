@@ -1,0 +1,208 @@
+"""Grids in space; the only place where RAS, LPS, voxel and normalised coordinates are converted.
+
+Inside MMReg every point and vector is RAS in mm.  A voxel index is written ``ijk`` = (i, j, k) =
+(column w, row h, slice d), the order of ITK and Slicer; a tensor is indexed (d, h, w), the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from MMRegCore.errors import GeometryError
+
+Array = npt.NDArray[np.float64]
+Shape = tuple[int, int, int]
+
+LPS_FROM_RAS: Array = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_FROM_RAS.setflags(write=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular voxel grid in space.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (D, H, W): slices, rows, columns.
+    ras_from_ijk : ndarray, (4, 4), float64
+        Takes (i, j, k, 1) = (w, h, d, 1) in voxels to RAS mm; any orientation and handedness.
+
+    Raises
+    ------
+    GeometryError
+        When a size is below 1 or the matrix is not a finite, invertible affine matrix.
+    """
+
+    shape: Shape
+    ras_from_ijk: Array
+
+    def __post_init__(self) -> None:
+        shape = cast(Shape, tuple(int(n) for n in self.shape))
+        if len(shape) != 3 or min(shape) < 1:
+            raise GeometryError(f"expected three sizes (D, H, W) of at least 1; got {self.shape}")
+        matrix = np.array(self.ras_from_ijk, dtype=np.float64)
+        check_affine(matrix, "the voxel-to-RAS matrix of the image")
+        matrix.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "ras_from_ijk", matrix)
+
+    @classmethod
+    def from_itk(
+        cls,
+        size: Sequence[int],
+        spacing: Sequence[float],
+        origin_lps: Sequence[float],
+        direction_lps: Sequence[float],
+    ) -> Grid:
+        """Make a grid from ITK's geometry: sizes (W, H, D), spacing mm, LPS origin and direction (9,)."""
+        if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
+            raise GeometryError(f"expected three positive spacings in mm; got {tuple(spacing)}")
+        lps_from_ijk = np.eye(4)
+        lps_from_ijk[:3, :3] = np.reshape(direction_lps, (3, 3)) * np.asarray(spacing, dtype=np.float64)
+        lps_from_ijk[:3, 3] = origin_lps
+        return cls(cast(Shape, tuple(reversed(list(size)))), LPS_FROM_RAS @ lps_from_ijk)
+
+    @property
+    def itk_size(self) -> tuple[int, int, int]:
+        """(W, H, D)."""
+        return cast(Shape, self.shape[::-1])
+
+    @property
+    def spacing_mm(self) -> Array:
+        """(3,), spacing along i, j, k in mm."""
+        return cast(Array, np.linalg.norm(self.ras_from_ijk[:3, :3], axis=0))
+
+    @property
+    def itk_origin_lps(self) -> tuple[float, ...]:
+        """(3,), centre of the first voxel, LPS mm."""
+        return tuple(float(v) for v in (LPS_FROM_RAS @ self.ras_from_ijk)[:3, 3])
+
+    @property
+    def itk_direction_lps(self) -> tuple[float, ...]:
+        """(9,), row-major direction cosines in LPS."""
+        cosines = (LPS_FROM_RAS @ self.ras_from_ijk)[:3, :3] / self.spacing_mm
+        return tuple(float(v) for v in cosines.ravel())
+
+    @property
+    def ijk_from_ras(self) -> Array:
+        """(4, 4), RAS mm to voxel index."""
+        return cast(Array, np.linalg.inv(self.ras_from_ijk))
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel."""
+        return float(abs(np.linalg.det(self.ras_from_ijk[:3, :3])))
+
+    @property
+    def centre_ras(self) -> Array:
+        """(3,), middle of the grid, RAS mm."""
+        middle = (np.array(self.itk_size, dtype=np.float64) - 1) / 2
+        return transform_points(self.ras_from_ijk, middle)
+
+    def corners_ras(self) -> Array:
+        """(8, 3), centres of the corner voxels, RAS mm."""
+        ends = [(0.0, float(n - 1)) for n in self.itk_size]
+        return transform_points(self.ras_from_ijk, np.array(list(product(*ends))))
+
+    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+        """Tell whether two grids have the same sizes and voxels at the same places."""
+        if self.shape != other.shape:
+            return False
+        return bool(np.abs(self.corners_ras() - other.corners_ras()).max() <= tolerance_mm)
+
+    def points_ras(self) -> Array:
+        """(D, H, W, 3), the RAS position of every voxel, float64."""
+        d, h, w = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in self.shape), indexing="ij")
+        return transform_points(self.ras_from_ijk, np.stack([w, h, d], axis=-1))
+
+    def pooled(self, stride: int, shape: Shape | None = None) -> Grid:
+        """The grid whose voxels are blocks of ``stride`` voxels of this one (average pooling)."""
+        new_shape = shape if shape is not None else cast(Shape, tuple(-(-n // stride) for n in self.shape))
+        scale = np.diag([stride, stride, stride, 1.0])
+        scale[:3, 3] = (stride - 1) / 2
+        return Grid(new_shape, self.ras_from_ijk @ scale)
+
+    def padded(self, voxels: int) -> Grid:
+        """This grid with ``voxels`` more on every side."""
+        shift = np.eye(4)
+        shift[:3, 3] = -voxels
+        return Grid(cast(Shape, tuple(n + 2 * voxels for n in self.shape)), self.ras_from_ijk @ shift)
+
+    def with_spacing(self, spacing_mm: Sequence[float]) -> Grid:
+        """The same box with other spacings (i, j, k) in mm; outer voxel faces coincide up to rounding of sizes."""
+        old = self.spacing_mm
+        new = np.asarray(spacing_mm, dtype=np.float64)
+        size = np.maximum(1, np.round(np.array(self.itk_size) * old / new)).astype(int)
+        factor = new / old
+        scale = np.diag([*factor, 1.0])
+        # Both boxes share their centre, so rounding of sizes spreads to both sides.
+        scale[:3, 3] = (np.array(self.itk_size) - 1) / 2 - factor * (size - 1) / 2
+        return Grid(cast(Shape, tuple(int(n) for n in size[::-1])), self.ras_from_ijk @ scale)
+
+
+def check_affine(matrix: Array, what: str) -> None:
+    """Raise `GeometryError` unless ``matrix`` (4, 4) is a finite, invertible affine matrix."""
+    if matrix.shape != (4, 4) or not np.all(np.isfinite(matrix)):
+        raise GeometryError(f"expected {what} to be a finite 4×4 matrix; got shape {matrix.shape}: {matrix.tolist()}")
+    linear = matrix[:3, :3]
+    # Relative to the column lengths, so that small voxels are not mistaken for singular ones.
+    lengths = np.linalg.norm(linear, axis=0)
+    if lengths.min() <= 0 or abs(np.linalg.det(linear / np.maximum(lengths, 1e-300))) < 1e-6:
+        raise GeometryError(f"expected {what} to be invertible; got the 3×3 part {linear.tolist()}")
+
+
+def transform_points(matrix: Array, points: Array) -> Array:
+    """Apply a (4, 4) affine matrix to points (..., 3)."""
+    return cast(Array, points @ matrix[:3, :3].T + matrix[:3, 3])
+
+
+def ras_from_lps_points(points_lps: Array) -> Array:
+    """Points or vectors (..., 3), LPS mm to RAS mm (its own inverse)."""
+    return cast(Array, np.asarray(points_lps, dtype=np.float64) * np.array([-1.0, -1.0, 1.0]))
+
+
+lps_from_ras_points = ras_from_lps_points
+
+
+def ras_from_lps_matrix(matrix_lps: Array) -> Array:
+    """A (4, 4) matrix between LPS spaces as the one between RAS spaces (its own inverse)."""
+    return cast(Array, LPS_FROM_RAS @ matrix_lps @ LPS_FROM_RAS)
+
+
+lps_from_ras_matrix = ras_from_lps_matrix
+
+
+def ijk_target_from_source(target: Grid, source: Grid, target_from_source_ras: Array | None = None) -> Array:
+    """(4, 4): voxel index of ``source`` to voxel index of ``target``, through a RAS matrix (identity if None)."""
+    middle = np.eye(4) if target_from_source_ras is None else target_from_source_ras
+    return cast(Array, target.ijk_from_ras @ middle @ source.ras_from_ijk)
+
+
+def normalised_from_voxel(coordinates: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Voxel coordinates (..., 3) in (w, h, d) order to the [-1, 1] of ``grid_sample`` (``align_corners=False``)."""
+    size = torch.tensor(list(shape)[::-1], dtype=coordinates.dtype, device=coordinates.device)
+    return (2 * coordinates + 1) / size - 1
+
+
+def displacement_mm_from_voxel(displacement_voxel: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """(1, 3, D, H, W), components (d, h, w) in voxels of ``grid``, to (D, H, W, 3), (x, y, z) RAS mm."""
+    matrix = torch.as_tensor(
+        grid.ras_from_ijk[:3, :3].copy(), dtype=displacement_voxel.dtype, device=displacement_voxel.device
+    )
+    return displacement_voxel[0].flip(0).permute(1, 2, 3, 0) @ matrix.T
+
+
+def displacement_voxel_from_mm(displacement_mm: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """(D, H, W, 3), (x, y, z) RAS mm, to (1, 3, D, H, W), components (d, h, w) in voxels of ``grid``."""
+    matrix = torch.as_tensor(
+        grid.ijk_from_ras[:3, :3].copy(), dtype=displacement_mm.dtype, device=displacement_mm.device
+    )
+    return (displacement_mm @ matrix.T).permute(3, 0, 1, 2).flip(0)[None].contiguous()

@@ -1,0 +1,184 @@
+"""MCBO: multilevel correlation balanced optimisation (Wang et al. 2024), as published and mask-aware."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import cast
+
+import torch
+
+from MMRegCore.config import McboSettings
+from MMRegCore.errors import DeviceError
+from MMRegCore.features.mind import mind_ssc
+from MMRegCore.methods.fusion import Fusion, fuse
+from MMRegCore.monitor import Monitor
+from MMRegCore.optimisation import coupled_convex
+from MMRegCore.optimisation.correlation import Part, cost_volume, matching_terms
+from MMRegCore.optimisation.instance import optimise_instance, pool, unpool
+from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error, make_inverse_consistent
+from MMRegCore.preprocess import Prepared
+
+# Of the memory that a run may use, the share that one cost volume may take.
+_COST_SHARE = 0.35
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What a method gives back.
+
+    Attributes
+    ----------
+    displacement_voxel : Tensor, (1, 3, D, H, W)
+        Fixed to moving, components (d, h, w) in voxels of the working grid.
+    inverse_consistency_error_mm : Tensor, (1, 1, D, H, W)
+        How far forward and backward matching disagree, averaged over levels and modalities.
+    """
+
+    displacement_voxel: torch.Tensor
+    inverse_consistency_error_mm: torch.Tensor
+
+
+def mcbo(
+    prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_bytes: int, monitor: Monitor
+) -> Solution:
+    """Register by dense correlation at several levels, balanced against smoothness.
+
+    Every level pools the MIND-SSC features, searches all displacements within its half-width, balances cost and
+    smoothness by coupled convex optimisation, forward and backward, and makes both inverse consistent.  The fields of
+    several modalities are fused per level, the levels by a weighted sum.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        On the device where the work is to happen.
+    memory_bytes : int
+        What the run may use; the finest level is solved in overlapping parts that fit.
+    """
+    fixed = mind_ssc(prepared.fixed, radius=settings.mind_radius, dilation=settings.mind_dilation)
+    per_level: list[list[torch.Tensor]] = [[] for _ in settings.strides]
+    disagreement = torch.zeros_like(prepared.fixed)
+    count = len(prepared.moving)
+    k, j, i = (float(v) for v in prepared.grid.spacing_mm[::-1])
+    spacing_dhw = (k, j, i)
+    for index, (image, weight) in enumerate(zip(prepared.moving, prepared.moving_weight, strict=True)):
+        name = f"modality {index + 1} of {count}" if count > 1 else ""
+        part = monitor.part(index / count, (index + 1) / count, name)
+        moving = mind_ssc(image, radius=settings.mind_radius, dilation=settings.mind_dilation)
+        pair = _Pair(fixed, moving, prepared.fixed_weight, weight)
+        for level, (field, error) in enumerate(_levels(pair, spacing_dhw, settings, memory_bytes, part)):
+            per_level[level].append(field)
+            disagreement += error * settings.weights[level] / count
+    total = torch.zeros_like(per_level[0][0])
+    for weight_of_level, fields in zip(settings.weights, per_level, strict=True):
+        total += weight_of_level * fuse(fields, fusion)
+    return Solution(total, disagreement)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Features (1, C, D, H, W) and weights (1, 1, D, H, W) of a fixed and a moving image on one grid."""
+
+    fixed: torch.Tensor
+    moving: torch.Tensor
+    fixed_weight: torch.Tensor
+    moving_weight: torch.Tensor
+
+    def pooled(self, stride: int) -> _Pair:
+        return _Pair(*(pool(t, stride) for t in (self.fixed, self.moving, self.fixed_weight, self.moving_weight)))
+
+    def reversed(self) -> _Pair:
+        return _Pair(self.moving, self.fixed, self.moving_weight, self.fixed_weight)
+
+
+def _levels(
+    pair: _Pair, spacing_dhw: tuple[float, float, float], settings: McboSettings, memory_bytes: int, monitor: Monitor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Field (voxels) and inverse consistency error (mm) of every level, both on the working grid."""
+    shape = tuple(pair.fixed.shape[2:])
+    work = [1 / stride**3 for stride in settings.strides]
+    done = [sum(work[:n]) / sum(work) for n in range(len(work) + 1)]
+    for stride, (start, stop) in zip(settings.strides, pairwise(done), strict=True):
+        part = monitor.part(start, stop)
+        pooled = pair.pooled(stride)
+        forward = _search(pooled, settings, memory_bytes, part.part(0.0, 0.45), f"matching at stride {stride}")
+        backward = _search(
+            pooled.reversed(), settings, memory_bytes, part.part(0.45, 0.9), f"matching back at stride {stride}"
+        )
+        forward, backward = make_inverse_consistent(forward, backward, settings.inverse_consistency_iterations)
+        error = unpool(inverse_consistency_error(forward, backward, spacing_dhw) * stride, stride, shape)
+        field = unpool(forward * stride, stride, shape)
+        if stride == 1 and settings.instance.iterations > 0:
+            weight = pair.fixed_weight if settings.masked else None
+            field = optimise_instance(
+                pair.fixed, pair.moving, field, settings.instance, weight=weight, monitor=part.part(0.9, 1.0)
+            )
+        yield field, error
+
+
+def _search(pair: _Pair, settings: McboSettings, memory_bytes: int, monitor: Monitor, stage: str) -> torch.Tensor:
+    """Displacement (1, 3, D, H, W) in voxels of the pair's grid; smaller parts where memory runs out."""
+    while True:
+        try:
+            return _search_in_parts(pair, settings, int(memory_bytes * _COST_SHARE), monitor, stage)
+        except torch.OutOfMemoryError:
+            memory_bytes //= 2
+            if memory_bytes < 2**20:
+                raise DeviceError("expected memory for a part of the cost volume; the device has none left") from None
+            torch.cuda.empty_cache()
+
+
+def _search_in_parts(
+    pair: _Pair, settings: McboSettings, cost_bytes: int, monitor: Monitor, stage: str
+) -> torch.Tensor:
+    shape = tuple(pair.fixed.shape[2:])
+    weights = (pair.fixed_weight, pair.moving_weight) if settings.masked else (None, None)
+    fixed_terms, moving_terms = matching_terms(pair.fixed, pair.moving, *weights)
+    displacement = pair.fixed.new_zeros((1, 3, *shape))
+    candidates = (2 * settings.half_width + 1) ** 3
+    margin = coupled_convex.margin(settings.coefficients)
+    parts = split(shape, margin, cost_bytes // (4 * candidates))
+    largest = max(math.prod(s.stop - s.start for s in around) for _, around in parts)
+    memory = pair.fixed.new_empty(candidates * largest)
+    for index, (core, around) in enumerate(parts):
+        monitor.report(stage, index / len(parts))
+        cost = cost_volume(fixed_terms, moving_terms, around, settings.half_width, memory)
+        monitor.report(stage, (index + 0.6) / len(parts))
+        weight = pair.fixed_weight[(..., *around)] if settings.masked else None
+        found = coupled_convex.solve(cost, settings.coefficients, average_iterates=True, weight=weight)
+        inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
+        displacement[(..., *core)] = found[(..., *inner)]
+    return displacement
+
+
+def split(shape: tuple[int, ...], margin: int, most_voxels: int) -> list[tuple[Part, Part]]:
+    """Cut a grid into parts that, with ``margin`` around them, have at most ``most_voxels``.
+
+    Returns
+    -------
+    list of (core, around)
+        The cores (d, h, w) tile the grid; ``around`` is the core with its margin, within the grid.
+    """
+    counts = [1, 1, 1]
+    while True:
+        cuts = [_cuts(size, count) for size, count in zip(shape, counts, strict=True)]
+        parts = [
+            (cast(Part, core), cast(Part, tuple(_widened(c, margin, n) for c, n in zip(core, shape, strict=True))))
+            for core in product(*cuts)
+        ]
+        largest = max(math.prod(s.stop - s.start for s in around) for _, around in parts)
+        longest = max(range(3), key=lambda axis: shape[axis] / counts[axis])
+        if largest <= most_voxels or shape[longest] <= counts[longest]:
+            return parts
+        counts[longest] += 1
+
+
+def _cuts(size: int, count: int) -> list[slice]:
+    bounds = [round(size * n / count) for n in range(count + 1)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
+def _widened(core: slice, margin: int, size: int) -> slice:
+    return slice(max(core.start - margin, 0), min(core.stop + margin, size))

@@ -1,0 +1,127 @@
+"""Dense correlation: the cost of every displacement at every voxel, a part of the grid at a time."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+
+from MMRegCore.features.mind import box_mean
+
+# Half-width of two 3³ averages in a row.
+SMOOTHING_MARGIN = 2
+
+Part = tuple[slice, slice, slice]
+
+
+def displacement_candidates(half_width: int, device: torch.device | None = None) -> torch.Tensor:
+    """(K, 3), K = (2·half_width + 1)³: every displacement (d, h, w) in grid steps, w fastest."""
+    steps = range(-half_width, half_width + 1)
+    return torch.tensor(list(product(steps, repeat=3)), dtype=torch.float32, device=device)
+
+
+def matching_terms(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    fixed_weight: torch.Tensor | None = None,
+    moving_weight: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write the sum of squared differences as a dot product, keeping only what depends on the displacement.
+
+    With weights w (share of a voxel that is evidence) the cost of displacement u at x is
+    ``w_f(x) · w_m(x+u) · (SSD(x, x+u) − neutral)``: a voxel outside the fixed mask prefers nothing, and a displacement
+    that leaves the moving mask is neither better nor worse than an average one.
+
+    Parameters
+    ----------
+    fixed, moving : Tensor, (1, C, D, H, W)
+        Features.
+    fixed_weight, moving_weight : Tensor, (1, 1, D, H, W), optional
+        In [0, 1]; None counts everything as evidence and voxels outside the image as zero features, as published.
+
+    Returns
+    -------
+    fixed_terms, moving_terms : Tensor, (C + 1 or C + 2, D, H, W)
+    """
+    fixed_square = fixed.square().sum(dim=1, keepdim=True)
+    moving_square = moving.square().sum(dim=1, keepdim=True)
+    if fixed_weight is None and moving_weight is None:
+        return torch.cat([fixed, torch.ones_like(fixed_square)], 1)[0], torch.cat([-2 * moving, moving_square], 1)[0]
+    weight_f = torch.ones_like(fixed_square) if fixed_weight is None else fixed_weight
+    weight_m = torch.ones_like(moving_square) if moving_weight is None else moving_weight
+    neutral = _mean_cost(fixed, moving, fixed_square, moving_square, weight_f, weight_m)
+    fixed_terms = weight_f * torch.cat([fixed, torch.ones_like(weight_f), fixed_square - neutral], 1)
+    moving_terms = weight_m * torch.cat([-2 * moving, moving_square, torch.ones_like(weight_m)], 1)
+    return fixed_terms[0], moving_terms[0]
+
+
+def _mean_cost(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    fixed_square: torch.Tensor,
+    moving_square: torch.Tensor,
+    weight_f: torch.Tensor,
+    weight_m: torch.Tensor,
+) -> torch.Tensor:
+    """Mean SSD of a random pair of masked voxels."""
+    share_f = weight_f / weight_f.sum().clamp(min=1e-12)
+    share_m = weight_m / weight_m.sum().clamp(min=1e-12)
+    mean_f = (fixed * share_f).sum(dim=(2, 3, 4))
+    mean_m = (moving * share_m).sum(dim=(2, 3, 4))
+    return (fixed_square * share_f).sum() + (moving_square * share_m).sum() - 2 * (mean_f * mean_m).sum()
+
+
+def cost_volume(
+    fixed_terms: torch.Tensor,
+    moving_terms: torch.Tensor,
+    part: Part,
+    half_width: int,
+    memory: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Smoothed cost of every displacement for a part of the grid.
+
+    Parameters
+    ----------
+    fixed_terms, moving_terms : Tensor, (C, D, H, W)
+        From :func:`matching_terms`; zero outside the image.
+    part : tuple of slice
+        The voxels (d, h, w) wanted; parts computed one by one equal the whole.
+    half_width : int
+        Largest displacement per axis in voxels.
+    memory : Tensor, 1-D, float32, optional
+        Scratch to hold the result, at least as long as it: parts that share it spare the system new pages.
+
+    Returns
+    -------
+    Tensor, (K, d, h, w)
+        Cost up to a constant per voxel, after two 3³ averages; order of :func:`displacement_candidates`.
+    """
+    margin = SMOOTHING_MARGIN
+    fixed = _crop(fixed_terms, part, margin)
+    moving = _crop(moving_terms, part, margin + half_width)
+    shape = tuple(fixed.shape[1:])
+    width = 2 * half_width + 1
+    wanted = (width**3, *(n - 2 * margin for n in shape))
+    out = fixed.new_empty(wanted) if memory is None else memory[: math.prod(wanted)].reshape(wanted)
+    total = torch.empty_like(fixed[0])
+    # One displacement at a time: its few temporaries stay in the processor's cache.
+    for index, start in enumerate(product(range(width), repeat=3)):
+        shifted = moving[(slice(None), *(slice(s, s + n) for s, n in zip(start, shape, strict=True)))]
+        torch.mul(fixed[0], shifted[0], out=total)
+        for channel in range(1, fixed.shape[0]):
+            total.addcmul_(fixed[channel], shifted[channel])
+        out[index] = box_mean(box_mean(total, 1), 1)
+    return out
+
+
+def _crop(terms: torch.Tensor, part: Part, margin: int) -> torch.Tensor:
+    """The part with ``margin`` around it, zeros outside the image; contiguous."""
+    inside = []
+    padding: list[int] = []
+    for place, size in zip(part, terms.shape[1:], strict=True):
+        low, high = place.start - margin, place.stop + margin
+        inside.append(slice(max(low, 0), min(high, size)))
+        padding = [max(-low, 0), max(high - size, 0), *padding]
+    return F.pad(terms[(slice(None), *inside)], padding).contiguous()

@@ -1,0 +1,76 @@
+"""Where a run happens: the device and its memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from MMRegCore.errors import DeviceError
+
+GIB = 1024**3
+# Enough that parts of a cost volume overlap little; more would not be faster on a CPU.
+_CPU_DEFAULT_BYTES = 2 * GIB
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
+
+    Raises
+    ------
+    DeviceError
+        When the device is not known or not there; says what is.
+    """
+    cuda_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if cuda_count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number.isdigit() or name == "cuda"):
+        raise DeviceError(f"expected the device to be auto, cpu, cuda or cuda:N; got '{name}'")
+    index = int(number) if number else 0
+    if index >= cuda_count:
+        found = f"{cuda_count} CUDA device(s)" if cuda_count else "no CUDA device (only cpu)"
+        raise DeviceError(f"expected the device '{name}' to be there; PyTorch {torch.__version__} finds {found}")
+    return torch.device("cuda", index)
+
+
+def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:
+    """How much memory a run may plan with: what was asked for, else a careful share of what is free.
+
+    Raises
+    ------
+    DeviceError
+        When ``memory_gb`` is not a positive number.
+    """
+    if memory_gb is not None:
+        if not 0.1 <= memory_gb < float("inf"):
+            raise DeviceError(f"expected the memory to be at least 0.1 GB; got {memory_gb}")
+        return int(memory_gb * GIB)
+    if device.type == "cuda":
+        return int(0.6 * torch.cuda.mem_get_info(device)[0])
+    return min(_CPU_DEFAULT_BYTES, max(available_memory_bytes() // 2, GIB // 4))
+
+
+def available_memory_bytes() -> int:
+    """Memory that this machine could still give, in bytes; total memory where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 * GIB
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory that this process (or, on a GPU, its tensors) held so far, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

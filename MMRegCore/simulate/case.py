@@ -1,0 +1,127 @@
+"""One simulated case: ultrasound, MR, the true displacement between them, and landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from MMRegCore.displacement import DisplacementField
+from MMRegCore.errors import InputError
+from MMRegCore.geometry import Array, transform_points
+from MMRegCore.simulate.anatomy import TISSUES, Anatomy, depth_below_surface_mm
+from MMRegCore.simulate.brain_shift import BrainShiftSettings, brain_shift, gravity_direction
+from MMRegCore.simulate.craniotomy import Cone, ConeSettings, place_probe
+from MMRegCore.simulate.noise import gaussian_blur
+from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
+from MMRegCore.volume import Volume
+from MMRegCore.warp import resample, sample, warp
+
+# Right fronto-temporal, RAS, from the middle of the brain: over the Sylvian fissure.
+FRONTO_TEMPORAL_RIGHT = (0.95, 0.2, 0.1)
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedCase:
+    """A registration problem whose answer is known.
+
+    Attributes
+    ----------
+    fixed : Volume, (1, D, H, W)
+        Ultrasound, 0 to 255; its mask is the field of view.
+    moving : tuple of Volume
+        The MR images, unchanged.
+    truth : DisplacementField
+        On the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm.
+    landmarks_fixed, landmarks_moving : ndarray, (N, 3)
+        The same structural places in both, RAS mm.
+    """
+
+    fixed: Volume
+    moving: tuple[Volume, ...]
+    truth: DisplacementField
+    landmarks_fixed: Array
+    landmarks_moving: Array
+
+
+def simulate(
+    anatomy: Anatomy,
+    *,
+    entry_direction_ras: Sequence[float] = FRONTO_TEMPORAL_RIGHT,
+    spacing_mm: float = 0.6,
+    shift: BrainShiftSettings | None = None,
+    cone: ConeSettings | None = None,
+    ultrasound: UltrasoundSettings | None = None,
+    landmarks: int = 30,
+    seed: int = 0,
+) -> SimulatedCase:
+    """Simulate intraoperative ultrasound of a shifted brain.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+        From `load_template` or `anatomy_from_mr`.
+    entry_direction_ras : sequence of float, (3,)
+        From the middle of the brain to the craniotomy.
+    spacing_mm : float
+        Of the ultrasound's isotropic grid.
+    shift, cone, ultrasound : settings, optional
+    landmarks : int
+        How many to look for; fewer come back where the field of view has not enough structure.
+    seed : int
+        The same seed gives the same case.
+
+    Raises
+    ------
+    InputError, GeometryError
+        When the craniotomy meets no brain or the settings cannot be met.
+    """
+    if not (np.isfinite(spacing_mm) and 0.1 <= spacing_mm <= 5):
+        raise InputError(f"expected an ultrasound spacing between 0.1 and 5 mm; got {spacing_mm}")
+    shift = shift or BrainShiftSettings()
+    probe = place_probe(anatomy, entry_direction_ras)
+    # The probe rests on the sunken surface.
+    sunk_mm = shift.peak_mm * float(gravity_direction(probe, shift) @ probe.beam_ras)
+    field_of_view = Cone(probe.moved(sunk_mm), cone or ConeSettings(), seed)
+    grid = field_of_view.grid(spacing_mm)
+    mask = torch.from_numpy(field_of_view.contains(grid.points_ras()))
+    truth = brain_shift(grid, mask, field_of_view.probe, shift, seed=seed)
+    fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, seed=seed)
+    points = structural_points(anatomy, truth, mask, landmarks)
+    return SimulatedCase(fixed, anatomy.images, truth, points, points + displacement_at(truth, points))
+
+
+def displacement_at(field: DisplacementField, points_ras: Array) -> Array:
+    """(N, 3): the displacement at points (N, 3), RAS mm, trilinear."""
+    voxels = torch.from_numpy(transform_points(field.grid.ijk_from_ras, points_ras)).float()
+    values = sample(field.displacement_mm.permute(3, 0, 1, 2)[None], voxels[None, None, None])
+    return np.asarray(values[0, :, 0, 0].T.double().numpy())
+
+
+def structural_points(
+    anatomy: Anatomy, truth: DisplacementField, mask: torch.Tensor, count: int, apart_mm: float = 6.0
+) -> Array:
+    """(N, 3), RAS mm of the ultrasound: places where an observer would find structure in both images.
+
+    Tissue borders (largest gradient of the tissue maps, shifted as the ultrasound is) at least 3 mm inside the field of
+    view and ``apart_mm`` from each other, strongest first.
+    """
+    grid = truth.grid
+    shares = warp(resample(anatomy.tissues, grid)[None], truth.to_voxel())[0]
+    # One image in which every border of tissues that ultrasound tells apart shows.
+    weights = torch.tensor([{"grey": 0.7, "white": 1.0}.get(name, 0.0) for name in TISSUES])
+    contrast = gaussian_blur((shares * weights[:, None, None, None]).sum(dim=0, keepdim=True), (1.5,) * 3)[0]
+    slope = torch.stack(torch.gradient(contrast)).norm(dim=0)
+    deep = torch.from_numpy(depth_below_surface_mm(mask.numpy(), grid)) >= 3.0
+    strength = torch.where(deep & (shares.sum(dim=0) > 0.9), slope, torch.zeros(()))
+    # Below this share of the strongest border an observer would not trust the place.
+    candidates = torch.nonzero(strength > 0.15 * strength.max()).numpy()
+    order = np.argsort(-strength[tuple(candidates.T)].numpy(), kind="stable")
+    points = transform_points(grid.ras_from_ijk, candidates[order][:, ::-1].astype(np.float64))
+    chosen: list[Array] = []
+    while len(points) > 0 and len(chosen) < count:
+        chosen.append(points[0])
+        points = points[np.linalg.norm(points - points[0], axis=1) >= apart_mm]
+    return np.array(chosen, dtype=np.float64).reshape(-1, 3)

@@ -1,0 +1,74 @@
+"""Real anatomy without a download: the MNI152 template that the PyPI package ``nilearn`` carries.
+
+ICBM 152 non-linear symmetric 2009a (Fonov et al., NeuroImage 54, 2011): an average of 152 heads at 1 mm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from MMRegCore.errors import InputError
+from MMRegCore.geometry import Grid
+from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps
+from MMRegCore.volume import Volume
+
+_FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+
+
+def load_template() -> Anatomy:
+    """The MNI152 T1 image (skull-stripped, 1 mm, RAS mm) and its tissue maps.
+
+    Raises
+    ------
+    InputError
+        When ``nilearn`` is not installed or no longer carries the files.
+    """
+    t1, grey, white = _cropped([_read(name) for name in ("t1", "gm", "wm")])
+    brain = (t1.data > 0).float()
+    scaled = [volume.with_data(brain * volume.data / 255) for volume in (grey, white)]
+    # Where rounding or overlap of the maps exceeds the whole, shrink both alike.
+    total = (scaled[0].data + scaled[1].data).clamp(min=1)
+    grey, white = (volume.with_data(volume.data / total) for volume in scaled)
+    csf = Volume(brain - grey.data - white.data, t1.grid, name="csf")
+    return anatomy_from_maps([t1], white, grey, csf)
+
+
+def _read(name: str) -> Volume:
+    path = _data_folder() / _FILE.format(name)
+    if not path.is_file():
+        raise InputError(
+            f"expected the package nilearn to carry {path.name}; got none in {path.parent}; "
+            "reinstall it with: pip install 'mmreg[demo]'"
+        )
+    image = sitk.ReadImage(str(path))
+    grid = Grid.from_itk(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    values = sitk.GetArrayFromImage(image).astype(np.float32)
+    return Volume(torch.from_numpy(values)[None], grid, name=name.upper())
+
+
+def _cropped(volumes: Sequence[Volume], margin: int = 4) -> list[Volume]:
+    """Volumes of one grid, cut to the box of the first one's brain; half of the template is air."""
+    inside = torch.nonzero(volumes[0].data[0] > 0)
+    low = [max(0, int(v) - margin) for v in inside.min(dim=0).values]
+    high = [min(n, int(v) + margin + 1) for v, n in zip(inside.max(dim=0).values, volumes[0].grid.shape, strict=True)]
+    shift = np.eye(4)
+    shift[:3, 3] = low[::-1]
+    grid = Grid((high[0] - low[0], high[1] - low[1], high[2] - low[2]), volumes[0].grid.ras_from_ijk @ shift)
+    box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    return [Volume(volume.data[box].contiguous(), grid, name=volume.name) for volume in volumes]
+
+
+def _data_folder() -> Path:
+    # Only located, never imported: importing nilearn takes seconds and needs scikit-learn.
+    found = importlib.util.find_spec("nilearn")
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            "expected the package nilearn, which carries the demo's anatomy; install: pip install 'mmreg[demo]'"
+        )
+    return Path(found.submodule_search_locations[0]) / "datasets" / "data"

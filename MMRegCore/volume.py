@@ -1,0 +1,62 @@
+"""An image in space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from MMRegCore.errors import GeometryError, InputError
+from MMRegCore.geometry import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image: intensities on a grid, with a mask where it has one.
+
+    Attributes
+    ----------
+    data : Tensor, (C, D, H, W), float32
+        Intensities; C is 1 for the images that MMReg registers.
+    grid : Grid
+        Where the voxels lie.
+    mask : Tensor, (D, H, W), bool, optional
+        True where the image is evidence; None when that is not known.
+    name : str
+        Short label for messages, reports and output files.
+
+    Raises
+    ------
+    InputError
+        When ``data`` or ``mask`` has the wrong number of dimensions.
+    GeometryError
+        When their sizes differ from the grid's.
+    """
+
+    data: torch.Tensor
+    grid: Grid
+    mask: torch.Tensor | None = None
+    name: str = "image"
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4:
+            raise InputError(f"expected '{self.name}' to be (C, D, H, W); got shape {tuple(self.data.shape)}")
+        if tuple(self.data.shape[1:]) != self.grid.shape:
+            raise GeometryError(
+                f"expected '{self.name}' to fill its grid {self.grid.shape}; got shape {tuple(self.data.shape[1:])}"
+            )
+        if self.mask is not None and tuple(self.mask.shape) != self.grid.shape:
+            raise GeometryError(
+                f"expected the mask of '{self.name}' on its grid {self.grid.shape}; got {tuple(self.mask.shape)}"
+            )
+        object.__setattr__(self, "data", self.data.float())
+        if self.mask is not None:
+            object.__setattr__(self, "mask", self.mask.bool())
+
+    def with_mask(self, mask: torch.Tensor | None) -> Volume:
+        """This image with another mask (D, H, W)."""
+        return replace(self, mask=mask)
+
+    def with_data(self, data: torch.Tensor) -> Volume:
+        """This image with other intensities (C, D, H, W) on the same grid."""
+        return replace(self, data=data)

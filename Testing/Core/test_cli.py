@@ -1,0 +1,447 @@
+"""The command line: its contract, its exit codes, one line for bad input, nothing left half-written."""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from MMRegCore.cli import main
+from MMRegCore.cli.inputs import changes_from, distinct_names
+from MMRegCore.cli.interrupts import cancel_on_signals
+from MMRegCore.cli.screen import BarScreen, JsonScreen, Screen
+from MMRegCore.errors import Cancelled, InputError
+from MMRegCore.geometry import Grid
+from MMRegCore.io import Landmarks, read_landmarks, read_transform, read_volume, write_landmarks, write_volume
+from MMRegCore.io.transforms import write_transform
+from MMRegCore.monitor import Monitor
+from MMRegCore.transform import SpatialTransform
+from MMRegCore.volume import Volume
+
+SHIFT_MM = np.array([2.0, -1.0, 1.5])
+QUICK = [
+    "--set",
+    "mcbo.strides=2,4",
+    "mcbo.weights=1/2,1/2",
+    "mcbo.inverse_consistency_iterations=3",
+    "--device",
+    "cpu",
+]
+
+
+def blobs(grid: Grid, shift_mm: np.ndarray, inverted: bool) -> torch.Tensor:
+    """(1, D, H, W): the same blobs at ``shift_mm``, bright or dark."""
+    random = np.random.default_rng(4)
+    low, high = grid.corners_ras().min(axis=0), grid.corners_ras().max(axis=0)
+    points = grid.points_ras() - shift_mm
+    values = np.zeros(grid.shape)
+    for _ in range(40):
+        middle, width = random.uniform(low, high), random.uniform(2, 4)
+        values += random.uniform(0.3, 1) * np.exp(-((points - middle) ** 2).sum(axis=-1) / (2 * width**2))
+    return torch.from_numpy(100 * (np.exp(-values) if inverted else values))[None]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> dict[str, Path]:
+    """Files of a small case: us, t1 in two folders under the same name, mask, label map, transform, landmarks."""
+    folder = tmp_path_factory.mktemp("case")
+    grid = Grid((36, 40, 38), np.array([[-1.0, 0, 0, 20], [0, 1, 0, -10], [0, 0, 1, 5], [0, 0, 0, 1]]))
+    matrix = np.eye(4)
+    matrix[:3, 3] = SHIFT_MM
+    paths = {
+        "us": folder / "us.nii.gz",
+        "t1": folder / "t1.nii.gz",
+        "again": folder / "other" / "t1.nrrd",
+        "mask": folder / "mask.nii.gz",
+        "labels": folder / "labels.nii.gz",
+        "transform": folder / "shift.h5",
+        "points": folder / "points.mrk.json",
+        "moved": folder / "moved.csv",
+    }
+    paths["again"].parent.mkdir()
+    moving = Volume(blobs(grid, SHIFT_MM, True), grid)
+    write_volume(Volume(blobs(grid, np.zeros(3), False), grid), paths["us"])
+    write_volume(moving, paths["t1"])
+    write_volume(moving.with_data(100 - moving.data), paths["again"])
+    mask = torch.zeros(grid.shape)
+    mask[4:-4, 4:-4, 4:-4] = 1
+    write_volume(Volume(mask[None], grid), paths["mask"], dtype="uint8")
+    labels = torch.zeros(grid.shape)
+    labels[10:20, 10:20, 10:20], labels[20:26, 10:20, 10:20] = 7, 300
+    write_volume(Volume(labels[None], grid), paths["labels"], dtype="int16")
+    write_transform(SpatialTransform.from_matrix(matrix), paths["transform"])
+    points = Landmarks(np.array([[0.0, 5, 20], [10, -2, 12], [300, 0, 0]]), ("a", "b", "far"))
+    write_landmarks(points, paths["points"])
+    write_landmarks(Landmarks(points.points_ras + SHIFT_MM + np.array([0, 0, 1]), points.labels), paths["moved"])
+    return paths
+
+
+def one_line(capsys) -> str:
+    """The only line on stderr; stdout must be empty."""
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1, shown.err
+    return shown.err
+
+
+@pytest.fixture(scope="module")
+def result(case, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("result") / "made" / "on the way"
+    images = ["--fixed", case["us"], "--moving", case["t1"], "--moving", case["again"]]
+    masks = ["--fixed-mask", case["mask"], "--moving-mask", "none", case["mask"]]
+    assert main([str(text) for text in ["register", *images, *masks, *QUICK, "--output", output]]) == 0
+    return output
+
+
+class TestRegister:
+    def test_writes_what_the_contract_says(self, result):
+        written = {path.name for path in result.iterdir()}
+        assert written == {"transform.h5", "warped_t1.nii.gz", "warped_t1_2.nii.gz", "result.json", "report.html"}
+
+    def test_transform_finds_the_shift(self, case, result):
+        grid = read_volume(case["us"]).grid
+        points = grid.points_ras()[10:-10:4, 10:-10:4, 10:-10:4].reshape(-1, 3)
+        error_mm = np.linalg.norm(read_transform(result / "transform.h5").apply(points) - points - SHIFT_MM, axis=1)
+        assert error_mm.mean() < 0.5 * np.linalg.norm(SHIFT_MM)
+
+    def test_warped_images_lie_on_the_fixed_grid(self, case, result):
+        grid = read_volume(case["us"]).grid
+        for name in ("warped_t1.nii.gz", "warped_t1_2.nii.gz"):
+            assert read_volume(result / name).grid.matches(grid)
+
+    def test_result_is_json_and_report_stands_alone(self, result):
+        assert json.loads((result / "result.json").read_text(encoding="utf-8"))
+        report = (result / "report.html").read_text(encoding="utf-8")
+        assert "<html" in report
+        assert 'src="http' not in report
+
+    def test_transform_only_json_progress_and_initial_transform(self, case, tmp_path, capsys):
+        arguments = [
+            "register",
+            "--fixed",
+            case["us"],
+            "--moving",
+            case["t1"],
+            "--initial-transform",
+            case["transform"],
+        ]
+        arguments += [*QUICK, "--transform-only", "--json-progress", "--output", tmp_path / "out"]
+        assert main([str(text) for text in arguments]) == 0
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"transform.h5", "result.json"}
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        progress = [line for line in lines if line["event"] == "progress"]
+        assert [line["fraction"] for line in progress] == sorted(line["fraction"] for line in progress)
+        assert all(line["stage"] for line in progress)
+        assert lines[-1]["event"] == "done"
+
+    def test_sigint_cancels_and_leaves_nothing(self, case, tmp_path):
+        output = tmp_path / "out"
+        arguments = ["register", "--fixed", case["us"], "--moving", case["t1"], "--json-progress", "--output", output]
+        command = [sys.executable, "-m", "MMRegCore", *map(str, arguments), "--device", "cpu"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert json.loads(process.stdout.readline())["event"] == "progress"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 3, err
+        assert err == "mmreg: cancelled; nothing was written\n"
+        assert json.loads(out.splitlines()[-1])["kind"] == "Cancelled"
+        assert not output.exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (["--fixed", "nowhere.nii.gz"], "nowhere.nii.gz"),
+            (["--moving", "nowhere.nii.gz"], "nowhere.nii.gz"),
+            (["--preset", "mcbo-publishd"], "did you mean 'mcbo-published'"),
+            (["--set", "mcbo.half_widht=3"], "did you mean 'mcbo.half_width'"),
+            (["--set", "mcbo.half_width"], "expected --set KEY=VALUE"),
+            (["--set", "mcbo.half_width=3", "mcbo.half_width=4"], "once"),
+            (["--device", "cuda:99"], "cuda:99"),
+            (["--device", "abacus"], "abacus"),
+            (["--initial-transform", "nowhere.h5"], "nowhere.h5"),
+            (["--moving-mask", "none", "none"], "at most one --moving-mask per --moving; got 2 for 1"),
+            (["--memory-gb", "lots"], "--memory-gb"),
+            (["--fixt", "x"], "--fixt"),
+        ],
+    )
+    def test_bad_input_is_one_line_and_exit_2(self, case, tmp_path, capsys, change, message):
+        arguments = ["register", "--fixed", case["us"], "--moving", case["t1"], "--output", tmp_path / "out"]
+        if change[0] == "--moving":
+            arguments[4] = change[1]
+            change = []
+        assert main([str(text) for text in [*arguments, *change]]) == 2
+        assert message in one_line(capsys)
+        assert not (tmp_path / "out").exists()
+
+    def test_output_is_tried_before_the_work(self, case, tmp_path, capsys):
+        (tmp_path / "file").write_text("not a folder")
+        arguments = ["register", "--fixed", "nowhere", "--moving", case["t1"], "--output", tmp_path / "file" / "out"]
+        assert main([str(text) for text in arguments]) == 2
+        assert "expected --output to be a folder that can be written" in one_line(capsys)
+
+
+class TestApply:
+    def run(self, case, moving, output, *more) -> int:
+        return main(
+            [
+                str(text)
+                for text in ["apply", "--transform", case["transform"], "--moving", moving, "--output", output, *more]
+            ]
+        )
+
+    def test_volume_as_simpleitk_resamples_it(self, case, tmp_path):
+        output = tmp_path / "out.nii.gz"
+        assert self.run(case, case["t1"], output, "--reference", case["us"]) == 0
+        moving, fixed = sitk.ReadImage(str(case["t1"])), sitk.ReadImage(str(case["us"]))
+        expected = sitk.Resample(moving, fixed, sitk.ReadTransform(str(case["transform"])), sitk.sitkLinear, 0.0)
+        assert np.allclose(sitk.GetArrayFromImage(sitk.ReadImage(str(output))), sitk.GetArrayFromImage(expected))
+
+    def test_volume_moves_the_right_way(self, case, tmp_path):
+        # The label map is taken for the MR here: what lies at x + SHIFT in it must come to x.
+        output = tmp_path / "out.nrrd"
+        assert self.run(case, case["labels"], output) == 0
+        before, after = (read_volume(path) for path in (case["labels"], output))
+        centres = [
+            (volume.grid.points_ras() * volume.data[0, ..., None].double().numpy()).sum((0, 1, 2))
+            / float(volume.data.sum())
+            for volume in (before, after)
+        ]
+        assert centres[1] - centres[0] == pytest.approx(-SHIFT_MM, abs=0.02)
+
+    def test_label_map_keeps_type_and_values(self, case, tmp_path):
+        output = tmp_path / "out.nii.gz"
+        assert self.run(case, case["labels"], output, "--interpolation", "nearest", "--reference", case["us"]) == 0
+        image = sitk.ReadImage(str(output))
+        assert image.GetPixelID() == sitk.sitkInt16
+        assert set(np.unique(sitk.GetArrayFromImage(image))) == {0, 7, 300}
+
+    def test_bspline_differs_from_linear(self, case, tmp_path):
+        assert self.run(case, case["t1"], tmp_path / "linear.nii.gz") == 0
+        assert self.run(case, case["t1"], tmp_path / "cubic.nii.gz", "--interpolation", "bspline") == 0
+        linear, cubic = (read_volume(tmp_path / f"{name}.nii.gz").data for name in ("linear", "cubic"))
+        assert 1e-3 < float((linear - cubic).abs()[:, 4:-4, 4:-4, 4:-4].max()) < 20
+
+    def test_landmarks_go_from_moving_to_fixed(self, case, tmp_path):
+        output = tmp_path / "out.fcsv"
+        assert self.run(case, case["points"], output) == 0
+        before, after = read_landmarks(case["points"]), read_landmarks(output)
+        assert after.points_ras == pytest.approx(before.points_ras - SHIFT_MM, abs=1e-4)
+        assert after.labels == before.labels
+
+    @pytest.mark.parametrize(
+        ("moving", "output", "more", "message"),
+        [
+            ("points", "out.mrk.json", ["--interpolation", "nearest"], "with a volume only"),
+            ("points", "out.nii.gz", [], "landmark file name"),
+            ("t1", "out.png", [], "image file name"),
+            ("t1", "no/such/folder/out.nii.gz", [], "cannot write"),
+            ("t1", "out.nii.gz", ["--interpolation", "sinc"], "sinc"),
+            ("t1", "out.nii.gz", ["--reference", "nowhere.nrrd"], "nowhere.nrrd"),
+        ],
+    )
+    def test_bad_input(self, case, tmp_path, capsys, moving, output, more, message):
+        assert self.run(case, case[moving], tmp_path / output, *more) == 2
+        assert message in one_line(capsys)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTre:
+    def run(self, *arguments) -> int:
+        return main(["tre", *map(str, arguments)])
+
+    def test_two_files(self, case, capsys):
+        given = ["--fixed-landmarks", case["points"], "--moving-landmarks", case["moved"]]
+        assert self.run("--transform", case["transform"], *given) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["after"]["per_point"] == pytest.approx([1, 1, 1], abs=1e-4)
+        assert result["before"]["mean"] == pytest.approx(np.linalg.norm(SHIFT_MM + np.array([0, 0, 1])), abs=1e-4)
+        assert set(result["after"]) == {"mean", "median", "max", "quantile_30", "per_point"}
+
+    def test_pairs_and_initial_transform(self, case, tmp_path, capsys):
+        pairs = tmp_path / "pairs.csv"
+        pairs.write_text("mr_x,mr_y,mr_z,us_x,us_y,us_z\n2,-1,1.5,0,0,0\n3,0,2.5,1,1,1\n", encoding="utf-8")
+        given = ["--transform", case["transform"], "--initial-transform", case["transform"], "--landmarks", pairs]
+        assert self.run(*given) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["before"]["max"] == pytest.approx(0, abs=1e-6)
+        assert result["after"]["max"] == pytest.approx(0, abs=1e-6)
+
+    @pytest.mark.parametrize(
+        "given", [[], ["--fixed-landmarks", "points"], ["--landmarks", "moved", "--fixed-landmarks", "points"]]
+    )
+    def test_wrong_combinations(self, case, capsys, given):
+        arguments = [case.get(text, text) for text in given]
+        assert self.run("--transform", case["transform"], *arguments) == 2
+        assert "expected --landmarks PAIRS, or --fixed-landmarks A and --moving-landmarks B" in one_line(capsys)
+
+
+class TestQa:
+    def arguments(self, case, output) -> list[str]:
+        images = ["--fixed", case["us"], "--moving", case["t1"], "--transform", case["transform"]]
+        return [str(text) for text in ["qa", *images, "--output", output]]
+
+    def test_writes_numbers_and_report(self, case, tmp_path):
+        assert main(self.arguments(case, tmp_path / "qa")) == 0
+        assert {path.name for path in (tmp_path / "qa").iterdir()} == {"qa.json", "report.html"}
+        content = json.loads((tmp_path / "qa" / "qa.json").read_text(encoding="utf-8"))
+        assert content["inputs"]["moving"] == [str(case["t1"])]
+        assert content["qa"]
+
+    def test_full_disk_leaves_nothing(self, case, tmp_path, capsys, monkeypatch):
+        def full(_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        assert main(self.arguments(case, tmp_path / "qa")) == 2
+        assert "No space left on device" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestInformation:
+    def test_presets(self, capsys):
+        assert main(["presets"]) == 0
+        assert "mcbo-published  MCBO with the paper's settings" in capsys.readouterr().out
+
+    def test_presets_show(self, capsys):
+        assert main(["presets", "--show", "mcbo"]) == 0
+        shown = capsys.readouterr().out
+        assert "mcbo.strides = 1,2,4,6" in shown
+        assert "a list (a whole number, …), from 1 to 16, voxel" in shown
+
+    def test_presets_json(self, capsys):
+        assert main(["presets", "--show", "mcbo-clem", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["mcbo"]["strides"] == [1, 2, 4]
+        assert main(["presets", "--json"]) == 0
+        assert "mcbo-clem" in json.loads(capsys.readouterr().out)
+
+    def test_unknown_preset(self, capsys):
+        assert main(["presets", "--show", "mbco"]) == 2
+        assert "did you mean 'mcbo'" in one_line(capsys)
+
+    def test_doctor_passes_its_self_test(self, capsys):
+        assert main(["doctor", "--device", "cpu", "--json"]) == 0
+        findings = json.loads(capsys.readouterr().out)
+        assert findings["self_test"]["passed"]
+        assert findings["self_test"]["error_after_mm"] < findings["self_test"]["error_before_mm"]
+        assert findings["versions"]["torch"] == torch.__version__
+
+    def test_doctor_says_when_the_device_is_absent(self, capsys):
+        assert main(["doctor", "--device", "cuda:99"]) == 2
+        assert "cuda:99" in one_line(capsys)
+
+    @pytest.mark.parametrize("arguments", [[], ["regster"], ["apply"], ["presets", "--sho", "mcbo"]])
+    def test_wrong_usage_is_one_line(self, capsys, arguments):
+        assert main(arguments) == 2
+        assert "--help" in one_line(capsys)
+
+    def test_help_and_version(self, capsys):
+        assert main(["--version"]) == 0
+        assert main(["register", "--help"]) == 0
+        shown = capsys.readouterr().out
+        for option in (
+            "--fixed-mask",
+            "--moving-mask",
+            "--initial-transform",
+            "--memory-gb",
+            "--seed",
+            "--transform-only",
+        ):
+            assert option in shown
+
+
+class TestFailures:
+    def test_internal_error_is_one_line_with_a_hint(self, capsys, monkeypatch):
+        monkeypatch.setattr("MMRegCore.config.preset_names", lambda: 1 / 0)
+        assert main(["presets"]) == 1
+        assert "internal error: ZeroDivisionError: division by zero (mmreg … --verbose shows where)" in one_line(capsys)
+
+    def test_verbose_shows_where(self, capsys, monkeypatch):
+        monkeypatch.setattr("MMRegCore.config.preset_names", lambda: 1 / 0)
+        assert main(["presets", "--verbose"]) == 1
+        shown = capsys.readouterr().err
+        assert "Traceback" in shown
+        assert "verbs.py" in shown
+
+    def test_keyboard_interrupt_is_cancelled(self, capsys, monkeypatch):
+        def interrupted():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("MMRegCore.config.preset_names", interrupted)
+        assert main(["presets"]) == 3
+        assert one_line(capsys) == "mmreg: cancelled; nothing was written\n"
+
+    def test_reader_that_has_gone_is_no_news(self):
+        command = f"{sys.executable} -c 'import time, os; os.close(0); time.sleep(0.5)'"
+        mmreg = f"sleep 0.2; {sys.executable} -m MMRegCore presets --show mcbo"
+        done = subprocess.run(["sh", "-c", f"({mmreg}) | {command}"], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+
+    def test_first_signal_cancels_the_second_kills(self):
+        monitor = Monitor()
+        before = signal.getsignal(signal.SIGINT)
+        with cancel_on_signals(monitor):
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(Cancelled):
+                monitor.report("next", 0.5)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) == before
+
+
+class TestScreen:
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        return now
+
+    def test_bar_shows_stage_and_time_left_in_one_line(self, clock):
+        stream = io.StringIO()
+        bar = BarScreen(stream)
+        clock[0] = 30.0
+        bar("level 4", 0.25)
+        assert stream.getvalue().startswith("\r[######------------------]  25 %  level 4, 1:30 left")
+        assert "\n" not in stream.getvalue()
+        bar.note("a warning")
+        assert stream.getvalue().endswith("\r\x1b[Ka warning\n")
+
+    def test_log_lines_are_quiet(self, clock):
+        stream = io.StringIO()
+        quiet = Screen(stream)
+        for step in range(100):
+            clock[0] = 0.1 * step
+            quiet(f"step {step}", step / 100)
+        clock[0] = 10.0
+        quiet("end", 1.0)
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == 3
+        assert lines[0] == "mmreg:   0 %  step 0"
+        assert "left" in lines[1]
+        assert lines[-1] == "mmreg: 100 %  end"
+
+    def test_json_tells_every_stage(self, clock):
+        stream = io.StringIO()
+        screen = JsonScreen(stream)
+        for stage, fraction in [("a", 0.0), ("a", 0.1), ("b", 0.1), ("b", 0.2)]:
+            screen(stage, fraction)
+        told = [json.loads(line) for line in stream.getvalue().splitlines()]
+        assert [(line["stage"], line["fraction"]) for line in told] == [("a", 0.0), ("b", 0.1)]
+
+
+class TestInputs:
+    def test_changes(self):
+        assert changes_from(["a.b=1", "c=x=y"]) == {"a.b": "1", "c": "x=y"}
+        with pytest.raises(InputError, match="got '=3'"):
+            changes_from(["=3"])
+
+    def test_names_become_distinct(self):
+        assert distinct_names(["t1", "T1", "t1_2", "flair", "t1"]) == ["t1", "T1_2", "t1_2_2", "flair", "t1_3"]

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+
+from MMRegCore.errors import GeometryError, InputError
+from MMRegCore.geometry import Grid
+from MMRegCore.volume import Volume
+
+GRID = Grid((2, 3, 4), np.eye(4))
+
+
+def test_data_becomes_float_and_mask_bool():
+    volume = Volume(torch.ones(1, 2, 3, 4, dtype=torch.int16), GRID, torch.ones(2, 3, 4, dtype=torch.uint8))
+    assert volume.data.dtype == torch.float32
+    assert volume.mask is not None
+    assert volume.mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"), [((2, 3, 4), InputError), ((1, 4, 3, 2), GeometryError), ((1, 1, 2, 3, 4), InputError)]
+)
+def test_wrong_shapes_are_refused(shape, error):
+    with pytest.raises(error, match="expected 'us'"):
+        Volume(torch.zeros(shape), GRID, name="us")
+
+
+def test_mask_must_fill_the_grid():
+    with pytest.raises(GeometryError, match="mask of 'us'"):
+        Volume(torch.zeros(1, 2, 3, 4), GRID, torch.ones(4, 3, 2), name="us")
+
+
+def test_copies_leave_the_original_alone():
+    volume = Volume(torch.zeros(1, 2, 3, 4), GRID, name="us")
+    other = volume.with_mask(torch.ones(2, 3, 4)).with_data(torch.ones(1, 2, 3, 4))
+    assert volume.mask is None
+    assert float(volume.data.sum()) == 0
+    assert other.name == "us"
+    assert other.mask is not None
+    assert float(other.data.sum()) == 24
