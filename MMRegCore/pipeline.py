@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from MMRegCore import __version__
 from MMRegCore.config import RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
 from MMRegCore.io import staged_folder, write_transform, write_volume
 from MMRegCore.methods.mcbo import Solution, mcbo
 from MMRegCore.monitor import Monitor
-from MMRegCore.preprocess import Prepared, field_of_view_mask, prepare
+from MMRegCore.preprocess import Prepared, prepare, with_field_of_view
 from MMRegCore.qa import Assessment, assess, write_report
 from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
@@ -151,7 +152,7 @@ def register(
     with _timed(timings, "qa_s"):
         error = _on_fixed_grid(solution.inverse_consistency_error_mm, prepared, fixed)
         assessment = assess(
-            _with_evidence(fixed),
+            with_field_of_view(fixed),
             movings,
             transform,
             initial=initial,
@@ -210,10 +211,6 @@ def _distinctly_named(movings: list[Volume]) -> list[Volume]:
     return [replace(volume, name=name) for volume, name in zip(movings, names, strict=True)]
 
 
-def _with_evidence(fixed: Volume) -> Volume:
-    return fixed if fixed.mask is not None else fixed.with_mask(field_of_view_mask(fixed))
-
-
 def _on_fixed_grid(values: torch.Tensor, prepared: Prepared, fixed: Volume) -> torch.Tensor:
     """(D, H, W): a map (1, 1, …) on the working grid brought onto the fixed image's own."""
     return sample(values, resampling_coordinates(prepared.grid, fixed.grid))[0, 0]
@@ -243,12 +240,8 @@ def _described_transform(transform: SpatialTransform) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        own = version("mmreg")
-    except PackageNotFoundError:
-        own = "not installed"
     return {
-        "mmreg": own,
+        "mmreg": __version__,
         "torch": torch.__version__,
         "SimpleITK": version("SimpleITK"),
         "numpy": version("numpy"),

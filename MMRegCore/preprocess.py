@@ -81,6 +81,11 @@ def field_of_view_mask(volume: Volume) -> torch.Tensor:
     return torch.from_numpy(_main_part(_closed(content)) & finite)
 
 
+def with_field_of_view(volume: Volume) -> Volume:
+    """The image with its mask, or where it has none, with its field of view for one."""
+    return volume if volume.mask is not None else volume.with_mask(field_of_view_mask(volume))
+
+
 def _background_value(image: npt.NDArray[np.float32]) -> float | None:
     """The value that fills a good share of the grid's border, if one does."""
     faces = np.concatenate([image.take(index, axis=axis).ravel() for axis in range(3) for index in (0, -1)])
@@ -102,11 +107,12 @@ def _main_part(content: Mask) -> Mask:
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(content.astype(np.uint8))))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return cast(Mask, (sizes > 0.05 * sizes.max())[labels])
+    kept: Mask = (sizes > 0.05 * sizes.max())[labels]
+    return kept
 
 
 def replicate_edge(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Give every voxel outside the mask the value of the nearest voxel inside: (D, H, W) of both."""
+    """Give every voxel outside the mask the value of the nearest voxel inside, to within a voxel: (D, H, W) of both."""
     if bool(mask.all()):
         return image
     distance = sitk.DanielssonDistanceMapImageFilter()
@@ -162,6 +168,7 @@ def prepare(
     grid = _working_grid(fixed, fixed_content, moving, initial, spacing_mm, margin_mm)
     fixed_on_grid, weight = _on_grid(fixed, fixed_content if masked else None, grid, None)
     if masked:
+        _check_mask_on(grid, weight, fixed)
         weight = _without_rim(weight)
         fixed_on_grid = replicate_edge(fixed_on_grid[0, 0], weight[0, 0] > 0)[None, None]
     pairs = [_on_grid(volume, _content(volume) if masked else None, grid, initial) for volume in moving]
@@ -191,6 +198,14 @@ def _check(volume: Volume) -> None:
 def _check_evidence(fixed: Volume, content: torch.Tensor) -> None:
     if not bool(content.any()):
         raise InputError(f"expected content in '{fixed.name}'; found no voxel that differs from its background")
+
+
+def _check_mask_on(grid: Grid, weight: torch.Tensor, fixed: Volume) -> None:
+    if not bool(weight.any()):
+        raise InputError(
+            f"expected a mask of '{fixed.name}' that holds voxels of the working grid ({grid.spacing_mm[0]:.3g} mm); "
+            f"got a smaller one"
+        )
 
 
 def _finite(volume: Volume) -> torch.Tensor:
@@ -254,7 +269,7 @@ def _bounds(mask: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
 
 
 def _positions(source: Grid, target: Grid, initial: SpatialTransform | None) -> torch.Tensor:
-    """(1, D, H, W, 3): where each voxel of ``target`` lies in ``source`` under the initial transform, voxels (w, h, d)."""
+    """(1, D, H, W, 3): where each voxel of ``target`` lies in ``source`` (w, h, d) under the initial transform."""
     if initial is None or initial.is_linear:
         return resampling_coordinates(source, target, None if initial is None else initial.linear_ras)
     moved = target.points_ras() + initial.displacement_field(target).displacement_mm.double().numpy()
@@ -287,7 +302,9 @@ def _smoothed_for(image: torch.Tensor, source: Grid, target: Grid) -> torch.Tens
     sigma = 0.5 * np.sqrt(np.maximum(ratio**2 - 1, 0))
     if sigma.max() < 0.25:
         return image
-    smooth = sitk.DiscreteGaussian(sitk.GetImageFromArray(image[0].numpy()), [float(s) ** 2 for s in sigma], 32, 0.01, False)
+    smooth = sitk.DiscreteGaussian(
+        sitk.GetImageFromArray(image[0].numpy()), [float(s) ** 2 for s in sigma], 32, 0.01, False
+    )
     return torch.from_numpy(sitk.GetArrayFromImage(smooth))[None]
 
 
@@ -306,7 +323,7 @@ def _check_overlap(
         return
     here = initial.apply(_some_points(fixed.grid, content))
     there = _some_points(moving.grid, _content(moving))
-    nearest = min(float(np.linalg.norm(there - point, axis=1).min()) for point in here)
+    nearest = _distance_between(here, there)
     between = float(np.linalg.norm(there.mean(axis=0) - here.mean(axis=0)))
     raise GeometryError(
         f"expected the fields of view of '{fixed.name}' and '{moving.name}' to overlap under the initial transform; "
@@ -314,7 +331,19 @@ def _check_overlap(
     )
 
 
-def _some_points(grid: Grid, mask: torch.Tensor, count: int = 1000) -> Array:
+def _distance_between(first: Array, second: Array) -> float:
+    """Smallest distance between two clouds of points (n, 3), mm, by going to and fro; exact for convex clouds."""
+    point, gap = first.mean(axis=0), float("inf")
+    while True:
+        for cloud in (second, first):
+            distance = np.linalg.norm(cloud - point, axis=1)
+            point = cloud[distance.argmin()]
+        if distance.min() >= gap:
+            return gap
+        gap = float(distance.min())
+
+
+def _some_points(grid: Grid, mask: torch.Tensor, count: int = 20_000) -> Array:
     """At most ``count`` points (n, 3), RAS mm, spread over a mask."""
     index = mask.nonzero().flip(1).double().cpu().numpy()
     step = max(1, len(index) // count)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -68,9 +68,13 @@ def available_memory_bytes() -> int:
     return 4 * GIB
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory that this process (or, on a GPU, its tensors) held so far, in bytes."""
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Most memory that this process (or, on a GPU, its tensors) held so far, in bytes; None where nobody knows."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        resource = import_module("resource")
+    except ModuleNotFoundError:  # Windows has none
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return peak if sys.platform == "darwin" else peak * 1024

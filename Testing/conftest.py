@@ -93,6 +93,22 @@ def smooth_volume() -> Callable[[Grid], Volume]:
 
 
 @pytest.fixture
+def blobs() -> Callable[..., np.ndarray]:
+    """``blobs(points_ras, inverted=False)``: fine, asymmetric texture at any points (..., 3); bright or dark."""
+    random = np.random.default_rng(4)
+    middles, widths = random.uniform(-26, 26, (150, 3)), random.uniform(1.5, 4, 150)
+    heights = random.uniform(0.4, 1, 150) * random.choice([-1, 1], 150)
+
+    def texture(points_ras: np.ndarray, inverted: bool = False) -> np.ndarray:
+        values = np.zeros(points_ras.shape[:-1])
+        for middle, width, height in zip(middles, widths, heights, strict=True):
+            values += height * np.exp(-((points_ras - middle) ** 2).sum(axis=-1) / (2 * width**2))
+        return 100 * (np.exp(-values) if inverted else values)
+
+    return texture
+
+
+@pytest.fixture
 def smooth_field() -> Callable[..., DisplacementField]:
     """``smooth_field(grid, amplitude_mm)``: an asymmetric displacement with waves of about 120 mm."""
 

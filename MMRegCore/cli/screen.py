@@ -13,7 +13,7 @@ _ESTIMATE_FROM = 0.03
 
 
 class Screen:
-    """Quiet lines on stderr: the stage at the start and then now and then; the base of the other two.
+    """Quiet lines on stderr: the stage now and then, nothing in a short run; the base of the other two.
 
     Call it as a `Monitor` listener: ``screen(stage, fraction)``.
     """
@@ -23,12 +23,13 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._start_s = time.monotonic()
-        self._shown_s = -float("inf")
+        # Input that is refused at once then leaves one line, not two.
+        self._shown_s = self._start_s
 
     def __call__(self, stage: str, fraction: float) -> None:
         """Show how far the run is, unless that was shown a moment ago."""
         now_s = time.monotonic()
-        if now_s - self._shown_s >= self.interval_s or fraction >= 1:
+        if now_s - self._shown_s >= self.interval_s:
             self._shown_s = now_s
             self._show(stage, fraction, now_s - self._start_s)
 

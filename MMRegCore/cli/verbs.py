@@ -91,9 +91,10 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     """Assess a transform, and write qa.json and report.html."""
     check_output_folder(arguments.output)
     from MMRegCore.io import read_transform, read_volume, staged_folder
+    from MMRegCore.preprocess import with_field_of_view
     from MMRegCore.qa import assess, write_report
 
-    fixed = read_volume(arguments.fixed, mask_path=arguments.fixed_mask)
+    fixed = with_field_of_view(read_volume(arguments.fixed, mask_path=arguments.fixed_mask))
     moving = read_moving(arguments.moving, arguments.moving_mask)
     transform = read_transform(arguments.transform)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None

@@ -1,0 +1,1 @@
+"""Descriptors of what lies around a voxel."""

@@ -7,10 +7,13 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
-# The six neighbours of a voxel, (d, h, w); MIND-SSC compares those pairs that are √2 apart.
+# The six neighbours of a voxel, (d, h, w); MIND-SSC compares those pairs that are √2 apart.  Put in one order, the
+# twelve pairs share six difference vectors.
 _NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
 _PAIRS = tuple(
-    (a, b) for a, b in combinations(_NEIGHBOURS, 2) if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
+    (min(a, b), max(a, b))
+    for a, b in combinations(_NEIGHBOURS, 2)
+    if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
 )
 CHANNELS = len(_PAIRS)
 
@@ -40,7 +43,7 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
     padded = F.pad(image.float(), (margin + dilation,) * 6, mode="replicate")[0, 0]
     shape = tuple(image.shape[2:])
     channels = image.new_empty((1, CHANNELS, *shape), dtype=torch.float32)
-    # A pair's patch distance is that of its difference vector, moved to the pair's place: six vectors serve twelve pairs.
+    # A pair's patch distance is that of its difference vector, moved to the pair's place: six serve twelve pairs.
     distances: dict[tuple[int, ...], torch.Tensor] = {}
     for index, (a, b) in enumerate(_PAIRS):
         vector = tuple(q - p for p, q in zip(a, b, strict=True))
@@ -57,7 +60,7 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
 
 
 def _patch_distance(padded: torch.Tensor, vector: tuple[int, ...], radius: int, dilation: int) -> torch.Tensor:
-    """Mean squared difference of the patches at x and x + dilation·vector, for every x within ``dilation`` of the image."""
+    """Mean squared difference of the patches at x and x + dilation·vector, for x up to ``dilation`` off the image."""
     inner = [n - 2 * dilation for n in padded.shape]  # the image and a margin of radius + dilation around it
     here = padded[tuple(slice(dilation, dilation + n) for n in inner)]
     there = padded[tuple(slice(dilation * (1 + v), dilation * (1 + v) + n) for v, n in zip(vector, inner, strict=True))]
@@ -65,7 +68,7 @@ def _patch_distance(padded: torch.Tensor, vector: tuple[int, ...], radius: int, 
 
 
 def box_mean(volume: torch.Tensor, radius: int) -> torch.Tensor:
-    """Mean over a box of half-width ``radius``, only where the whole box fits: (..., D, H, W) loses 2·radius per axis."""
+    """Mean over boxes of half-width ``radius`` where the whole box fits: (..., D, H, W) loses 2·radius per axis."""
     if radius == 0:
         return volume
     for axis in (-1, -2, -3):

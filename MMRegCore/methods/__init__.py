@@ -1,0 +1,1 @@
+"""The methods that find a deformation: prepared pair in, displacement out."""

@@ -23,6 +23,8 @@ from MMRegCore.preprocess import Prepared
 
 # Of the memory that a run may use, the share that one cost volume may take.
 _COST_SHARE = 0.35
+# Below this the parts do not become any smaller.
+_LEAST_BYTES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +43,7 @@ class Solution:
     inverse_consistency_error_mm: torch.Tensor
 
 
-def mcbo(
-    prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_bytes: int, monitor: Monitor
-) -> Solution:
+def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_bytes: int, monitor: Monitor) -> Solution:
     """Register by dense correlation at several levels, balanced against smoothness.
 
     Every level pools the MIND-SSC features, searches all displacements within its half-width, balances cost and
@@ -125,7 +125,7 @@ def _search(pair: _Pair, settings: McboSettings, memory_bytes: int, monitor: Mon
             return _search_in_parts(pair, settings, int(memory_bytes * _COST_SHARE), monitor, stage)
         except torch.OutOfMemoryError:
             memory_bytes //= 2
-            if memory_bytes < 2**20:
+            if memory_bytes < _LEAST_BYTES:
                 raise DeviceError("expected memory for a part of the cost volume; the device has none left") from None
             torch.cuda.empty_cache()
 
@@ -142,19 +142,21 @@ def _search_in_parts(
     parts = split(shape, margin, cost_bytes // (4 * candidates))
     largest = max(math.prod(s.stop - s.start for s in around) for _, around in parts)
     memory = pair.fixed.new_empty(candidates * largest)
+    everything = (slice(None),)
     for index, (core, around) in enumerate(parts):
         monitor.report(stage, index / len(parts))
         cost = cost_volume(fixed_terms, moving_terms, around, settings.half_width, memory)
         monitor.report(stage, (index + 0.6) / len(parts))
-        weight = pair.fixed_weight[(..., *around)] if settings.masked else None
+        d, h, w = around
+        weight = pair.fixed_weight[..., d, h, w] if settings.masked else None
         found = coupled_convex.solve(cost, settings.coefficients, average_iterates=True, weight=weight)
         inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
-        displacement[(..., *core)] = found[(..., *inner)]
+        displacement[0][everything + core] = found[0][everything + inner]
     return displacement
 
 
 def split(shape: tuple[int, ...], margin: int, most_voxels: int) -> list[tuple[Part, Part]]:
-    """Cut a grid into parts that, with ``margin`` around them, have at most ``most_voxels``.
+    """Cut a grid into parts that, with ``margin`` around them, have at most ``most_voxels``, as far as that goes.
 
     Returns
     -------
@@ -164,14 +166,15 @@ def split(shape: tuple[int, ...], margin: int, most_voxels: int) -> list[tuple[P
     counts = [1, 1, 1]
     while True:
         cuts = [_cuts(size, count) for size, count in zip(shape, counts, strict=True)]
-        parts = [
-            (cast(Part, core), cast(Part, tuple(_widened(c, margin, n) for c, n in zip(core, shape, strict=True))))
-            for core in product(*cuts)
-        ]
-        largest = max(math.prod(s.stop - s.start for s in around) for _, around in parts)
+        around = [[_widened(c, margin, size) for c in along] for along, size in zip(cuts, shape, strict=True)]
+        largest = math.prod(max(s.stop - s.start for s in along) for along in around)
         longest = max(range(3), key=lambda axis: shape[axis] / counts[axis])
-        if largest <= most_voxels or shape[longest] <= counts[longest]:
-            return parts
+        # Cores much smaller than their margin would save little memory and cost much time.
+        if largest <= most_voxels or shape[longest] <= counts[longest] * max(margin // 2, 1):
+            return [
+                (cast(Part, core), cast(Part, wide))
+                for core, wide in zip(product(*cuts), product(*around), strict=True)
+            ]
         counts[longest] += 1
 
 

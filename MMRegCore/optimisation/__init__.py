@@ -1,0 +1,1 @@
+"""The parts that methods are made of: correlation, convex and gradient optimisation."""

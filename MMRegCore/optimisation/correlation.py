@@ -108,7 +108,8 @@ def cost_volume(
     total = torch.empty_like(fixed[0])
     # One displacement at a time: its few temporaries stay in the processor's cache.
     for index, start in enumerate(product(range(width), repeat=3)):
-        shifted = moving[(slice(None), *(slice(s, s + n) for s, n in zip(start, shape, strict=True)))]
+        d, h, w = (slice(s, s + n) for s, n in zip(start, shape, strict=True))
+        shifted = moving[:, d, h, w]
         torch.mul(fixed[0], shifted[0], out=total)
         for channel in range(1, fixed.shape[0]):
             total.addcmul_(fixed[channel], shifted[channel])
@@ -118,10 +119,10 @@ def cost_volume(
 
 def _crop(terms: torch.Tensor, part: Part, margin: int) -> torch.Tensor:
     """The part with ``margin`` around it, zeros outside the image; contiguous."""
-    inside = []
+    inside = [slice(None)]
     padding: list[int] = []
     for place, size in zip(part, terms.shape[1:], strict=True):
         low, high = place.start - margin, place.stop + margin
         inside.append(slice(max(low, 0), min(high, size)))
         padding = [max(-low, 0), max(high - size, 0), *padding]
-    return F.pad(terms[(slice(None), *inside)], padding).contiguous()
+    return F.pad(terms[tuple(inside)], padding).contiguous()

@@ -65,10 +65,15 @@ def margin(coefficients: Sequence[float]) -> int:
 
 def _average(displacement: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     if weight is None:
-        return F.avg_pool3d(displacement, 3, stride=1, padding=1)
+        return _box(displacement)
     # A trace of weight everywhere: where there is no evidence at all, the plain average holds.
     weight = weight.clamp(min=1e-3)
-    return F.avg_pool3d(displacement * weight, 3, 1, 1) / F.avg_pool3d(weight, 3, 1, 1)
+    return _box(displacement * weight) / _box(weight)
+
+
+def _box(volume: torch.Tensor) -> torch.Tensor:
+    """3³ average, zeros outside; padded by hand because ``avg_pool3d`` refuses axes shorter than its kernel."""
+    return F.avg_pool3d(F.pad(volume, (1,) * 6), 3, stride=1)
 
 
 def _best(cost: torch.Tensor, smooth: torch.Tensor, coefficient: float, candidates: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,8 @@ def roughness(displacement: torch.Tensor) -> torch.Tensor:
 def smoothed(volume: torch.Tensor, size: int, times: int) -> torch.Tensor:
     """Average over size³ boxes, ``times`` in a row; zeros outside, as published."""
     for _ in range(times):
-        volume = F.avg_pool3d(volume, size, stride=1, padding=size // 2)
+        # Padded by hand: avg_pool3d refuses axes shorter than its kernel.
+        volume = F.avg_pool3d(F.pad(volume, (size // 2,) * 6), size, stride=1)
     return volume
 
 

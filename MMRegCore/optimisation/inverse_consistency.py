@@ -32,4 +32,6 @@ def inverse_consistency_error(
 ) -> torch.Tensor:
     """(1, 1, D, H, W): length of ``u + v∘(id + u)``, in the unit of ``spacing_dhw``; 0 where each undoes the other."""
     scale = forward.new_tensor(spacing_dhw).reshape(1, 3, 1, 1, 1)
-    return ((forward + warp(backward, forward)) * scale).norm(dim=1, keepdim=True)
+    missed = (forward + warp(backward, forward)) * scale
+    length: torch.Tensor = torch.linalg.vector_norm(missed, dim=1, keepdim=True)
+    return length

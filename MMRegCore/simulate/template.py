@@ -35,7 +35,7 @@ def load_template() -> Anatomy:
     # Where rounding or overlap of the maps exceeds the whole, shrink both alike.
     total = (scaled[0].data + scaled[1].data).clamp(min=1)
     grey, white = (volume.with_data(volume.data / total) for volume in scaled)
-    csf = Volume(brain - grey.data - white.data, t1.grid, name="csf")
+    csf = Volume((brain - grey.data - white.data).clamp(min=0), t1.grid, name="csf")
     return anatomy_from_maps([t1], white, grey, csf)
 
 

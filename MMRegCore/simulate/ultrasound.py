@@ -255,7 +255,7 @@ def _transmission(
     loss_db = settings.attenuation_db_per_mm * (depth_mm - float(depth_mm[-1]) / 2) + settings.gain_error_db * curve
     # Strong reflectors leave less for what lies behind them; the dura's own share is compensated by the gain.
     strong = (diffuse - 1.5).clamp(min=0) + specular * (depth_mm > 5)
-    behind = torch.exp(-0.02 * float(beams.step[2]) * (strong.cumsum(dim=-1) - strong))
+    behind = torch.exp(-0.008 * float(beams.step[2]) * (strong.cumsum(dim=-1) - strong))
     return shadow * behind * 10 ** (-loss_db / 20)
 
 

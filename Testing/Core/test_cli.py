@@ -143,18 +143,34 @@ class TestRegister:
         assert all(line["stage"] for line in progress)
         assert lines[-1]["event"] == "done"
 
-    def test_sigint_cancels_and_leaves_nothing(self, case, tmp_path):
-        output = tmp_path / "out"
+    def interrupted(self, case, output, stage, number=signal.SIGINT) -> tuple[int, list[dict], str]:
+        """Exit code, what was told after it, and stderr of a real process that gets a signal once ``stage`` begins."""
         arguments = ["register", "--fixed", case["us"], "--moving", case["t1"], "--json-progress", "--output", output]
-        command = [sys.executable, "-m", "MMRegCore", *map(str, arguments), "--device", "cpu"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert json.loads(process.stdout.readline())["event"] == "progress"
-            process.send_signal(signal.SIGINT)
+        command = [sys.executable, "-m", "MMRegCore", *map(str, arguments), *QUICK]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+            for line in process.stdout:
+                if stage in json.loads(line).get("stage", ""):
+                    break
+            process.send_signal(number)
             out, err = process.communicate(timeout=60)
-        assert process.returncode == 3, err
+        return process.returncode, [json.loads(line) for line in out.splitlines()], err
+
+    @pytest.mark.parametrize(
+        ("stage", "number"), [("preparing", signal.SIGINT), ("matching", signal.SIGINT), ("matching", signal.SIGTERM)]
+    )
+    def test_signal_cancels_and_leaves_nothing(self, case, tmp_path, stage, number):
+        code, told, err = self.interrupted(case, tmp_path / "out", stage, number)
+        assert code == 3, err
         assert err == "mmreg: cancelled; nothing was written\n"
-        assert json.loads(out.splitlines()[-1])["kind"] == "Cancelled"
-        assert not output.exists()
+        assert told[-1]["kind"] == "Cancelled"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_signal_while_writing_leaves_all_or_nothing(self, case, tmp_path):
+        output = tmp_path / "out"
+        code, _, err = self.interrupted(case, output, "writing the result")
+        names = {path.name for path in output.iterdir()} if output.exists() else set()
+        whole = {"transform.h5", "warped_t1.nii.gz", "result.json", "report.html"}
+        assert (code, names) in [(0, whole), (3, set())], err
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -296,6 +312,15 @@ class TestQa:
         assert content["inputs"]["moving"] == [str(case["t1"])]
         assert content["qa"]
 
+    def test_without_a_mask_the_field_of_view_is_what_counts(self, case, tmp_path):
+        us, mask = read_volume(case["us"]), read_volume(case["mask"]).data > 0
+        write_volume(us.with_data(torch.where(mask, us.data + 1, 0)), tmp_path / "cut.nii.gz")
+        arguments = self.arguments(case, tmp_path / "qa")
+        arguments[2] = str(tmp_path / "cut.nii.gz")
+        assert main(arguments) == 0
+        content = json.loads((tmp_path / "qa" / "qa.json").read_text(encoding="utf-8"))
+        assert content["qa"]["region"]["voxels"] == int(mask.sum())
+
     def test_full_disk_leaves_nothing(self, case, tmp_path, capsys, monkeypatch):
         def full(_):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -382,7 +407,9 @@ class TestFailures:
     def test_reader_that_has_gone_is_no_news(self):
         command = f"{sys.executable} -c 'import time, os; os.close(0); time.sleep(0.5)'"
         mmreg = f"sleep 0.2; {sys.executable} -m MMRegCore presets --show mcbo"
-        done = subprocess.run(["sh", "-c", f"({mmreg}) | {command}"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["sh", "-c", f"({mmreg}) | {command}"], capture_output=True, encoding="utf-8", check=False
+        )
         assert done.stderr == ""
 
     def test_first_signal_cancels_the_second_kills(self):
@@ -423,9 +450,8 @@ class TestScreen:
         clock[0] = 10.0
         quiet("end", 1.0)
         lines = stream.getvalue().splitlines()
-        assert len(lines) == 3
-        assert lines[0] == "mmreg:   0 %  step 0"
-        assert "left" in lines[1]
+        assert len(lines) == 2
+        assert lines[0] == "mmreg:  50 %  step 50, 0:05 left"
         assert lines[-1] == "mmreg: 100 %  end"
 
     def test_json_tells_every_stage(self, clock):

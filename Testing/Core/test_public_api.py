@@ -69,5 +69,14 @@ def test_settings_and_help_do_not_wait_for_torch():
         "codes = [main(['presets']), main(['presets', '--show', 'mcbo']), main(['register', '--help'])]; "
         "sys.exit(str(codes) if any(codes) or {'torch', 'numpy', 'SimpleITK'} & set(sys.modules) else 0)"
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_registration_does_not_wait_for_pictures_or_the_demo():
+    code = (
+        "import sys, MMRegCore; [getattr(MMRegCore, name) for name in MMRegCore.__all__]; "
+        "sys.exit(str({'matplotlib', 'nilearn', 'slicer', 'vtk'} & set(sys.modules) or ''))"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
+    assert finished.stderr.strip() == ""

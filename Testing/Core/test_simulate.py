@@ -365,7 +365,7 @@ def quiet(**changes: float) -> UltrasoundSettings:
 
 def test_ventricle_is_dark_sulci_are_bright_and_depth_attenuates(toy):
     probe = probe_from_the_right()
-    cone = Cone(probe, ConeSettings(depth_mm=50.0, tremor_mm=0.0))
+    cone = Cone(probe, ConeSettings(depth_mm=50.0, sweep_mm=18.0, tremor_mm=0.0))
     grid = cone.grid(1.5)
     mask = torch.from_numpy(cone.contains(grid.points_ras()))
     nothing = brain_shift(grid, mask, probe, BrainShiftSettings(peak_mm=0.0))

@@ -1,0 +1,92 @@
+"""MIND-SSC against a slow, literal transcription of its definition."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from MMRegCore.features.mind import CHANNELS, box_mean, mind_ssc
+
+
+def image_of(shape: tuple[int, int, int] = (9, 10, 11), seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random((1, 1, *shape))).float()
+
+
+def literal_mind(image: np.ndarray, radius: int, dilation: int) -> np.ndarray:
+    """(D, H, W, 12): Heinrich 2013, voxel by voxel; channels in no particular order."""
+    neighbours = [np.array(v) for v in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))]
+    pairs = [(a, b) for i, a in enumerate(neighbours) for b in neighbours[i + 1 :] if ((a - b) ** 2).sum() == 2]
+    last = np.array(image.shape) - 1
+    patch = [np.array(v) for v in product(range(-radius, radius + 1), repeat=3)]
+
+    def value(place):
+        return image[tuple(np.clip(place, 0, last))]
+
+    distances = np.zeros((*image.shape, len(pairs)))
+    for place in np.ndindex(*image.shape):
+        for channel, (a, b) in enumerate(pairs):
+            here, there = np.array(place) + dilation * a, np.array(place) + dilation * b
+            distances[(*place, channel)] = np.mean([(value(here + p) - value(there + p)) ** 2 for p in patch])
+    distances -= distances.min(axis=-1, keepdims=True)
+    noise = distances.mean(axis=-1, keepdims=True)
+    return np.exp(-distances / np.clip(noise, noise.mean() * 1e-3, noise.mean() * 1e3))
+
+
+@pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (0, 1), (1, 1)])
+def test_against_the_definition(radius, dilation):
+    image = image_of((6, 5, 7))
+    found = mind_ssc(image, radius=radius, dilation=dilation)[0].permute(1, 2, 3, 0).numpy()
+    expected = literal_mind(image[0, 0].double().numpy(), radius, dilation)
+    assert found.shape[-1] == CHANNELS == 12
+    # The order of the channels is free, as long as it is one: compare through the best match of each channel.
+    order = [int(np.abs(found - expected[..., [c]]).max(axis=(0, 1, 2)).argmin()) for c in range(12)]
+    assert sorted(order) == list(range(12))
+    assert found[..., order] == pytest.approx(expected, abs=1e-4)
+
+
+def test_values_are_shares_and_one_of_them_is_one():
+    descriptor = mind_ssc(image_of())
+    assert descriptor.shape == (1, 12, 9, 10, 11)
+    assert float(descriptor.min()) >= 0
+    assert torch.allclose(descriptor.amax(dim=1), torch.ones(1, 9, 10, 11))
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1000.0, -5.0), (-3.0, 100.0), (0.01, 0.0)])
+def test_linear_change_of_intensity_changes_nothing(gain, offset):
+    image = image_of()
+    assert torch.allclose(mind_ssc(gain * image + offset), mind_ssc(image), atol=2e-3)
+
+
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_flips_only_permute_the_channels(axis):
+    image = image_of()
+    plain, flipped = mind_ssc(image).flip(axis), mind_ssc(image.flip(axis))
+    match = [[torch.allclose(plain[:, a], flipped[:, b], atol=1e-5) for b in range(12)] for a in range(12)]
+    assert np.array(match).sum(axis=0).tolist() == [1] * 12
+    assert np.array(match).sum(axis=1).tolist() == [1] * 12
+
+
+def test_distances_between_images_do_not_change_under_flips():
+    first, second = image_of(seed=1), image_of(seed=2)
+    plain = (mind_ssc(first) - mind_ssc(second)).square().sum(dim=1)
+    flipped = (mind_ssc(first.flip(2, 4)) - mind_ssc(second.flip(2, 4))).square().sum(dim=1)
+    assert torch.allclose(plain.flip(1, 3), flipped, atol=1e-4)
+
+
+def test_flat_image_is_finite():
+    assert bool((mind_ssc(torch.full((1, 1, 8, 8, 8), 7.0)) == 1).all())
+
+
+def test_input_is_not_altered():
+    image = image_of()
+    before = image.clone()
+    mind_ssc(image)
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+def test_box_mean(radius):
+    image = image_of()[0, 0]
+    expected = torch.nn.functional.avg_pool3d(image[None, None], 2 * radius + 1, stride=1)[0, 0]
+    assert torch.allclose(box_mean(image.clone(), radius), expected, atol=1e-6)

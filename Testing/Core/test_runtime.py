@@ -1,0 +1,114 @@
+"""Devices, memory, and what happens where either is missing."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from MMRegCore import pipeline, runtime
+from MMRegCore.config import load_preset, with_changes
+from MMRegCore.errors import DeviceError
+from MMRegCore.geometry import Grid
+from MMRegCore.methods import mcbo
+from MMRegCore.runtime import GIB, available_memory_bytes, memory_budget_bytes, peak_memory_bytes, resolve_device
+from MMRegCore.volume import Volume
+
+CPU = torch.device("cpu")
+
+
+class TestDevice:
+    def test_cpu_is_always_there(self):
+        assert resolve_device("cpu") == CPU
+
+    def test_auto_takes_what_is_there(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert resolve_device("auto") == CPU
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert resolve_device("auto") == torch.device("cuda", 0)
+        assert resolve_device("cuda") == torch.device("cuda", 0)
+        assert resolve_device("cuda:1") == torch.device("cuda", 1)
+        with pytest.raises(DeviceError, match="'cuda:2' to be there; .* finds 2 CUDA device"):
+            resolve_device("cuda:2")
+
+    @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CPU"])
+    def test_unknown_names(self, name):
+        with pytest.raises(DeviceError, match="expected the device to be auto, cpu, cuda or cuda:N; got"):
+            resolve_device(name)
+
+    def test_absent(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(DeviceError, match=r"finds no CUDA device \(only cpu\)"):
+            resolve_device("cuda")
+
+
+class TestMemory:
+    def test_what_was_asked_for(self):
+        assert memory_budget_bytes(CPU, 1.5) == int(1.5 * GIB)
+
+    @pytest.mark.parametrize("memory_gb", [0, -1, 0.01, float("nan"), float("inf")])
+    def test_nonsense(self, memory_gb):
+        with pytest.raises(DeviceError, match="at least 0.1 GB"):
+            memory_budget_bytes(CPU, memory_gb)
+
+    def test_careful_share_of_what_is_free(self, monkeypatch):
+        for free, expected in ((100 * GIB, 2 * GIB), (2 * GIB, GIB), (0, GIB // 4)):
+            monkeypatch.setattr(runtime, "available_memory_bytes", lambda free=free: free)
+            assert memory_budget_bytes(CPU) == expected
+
+    def test_what_is_free_is_plausible(self):
+        assert 2**26 < available_memory_bytes() < 2**50
+
+    def test_peak_is_plausible(self):
+        assert 2**25 < peak_memory_bytes(CPU) < 2**42
+
+    def test_peak_is_unknown_where_the_system_does_not_tell(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "resource", None)
+        assert peak_memory_bytes(CPU) is None
+
+
+class TestFallback:
+    @pytest.fixture
+    def volume(self) -> Volume:
+        values = np.random.default_rng(0).random((1, 14, 14, 14))
+        return Volume(torch.from_numpy(values), Grid((14, 14, 14), np.eye(4)))
+
+    @pytest.fixture
+    def settings(self):
+        changes = {"mcbo.strides": "1", "mcbo.weights": "1", "mcbo.half_width": "1", "mcbo.instance.iterations": "0"}
+        return with_changes(load_preset("mcbo"), changes)
+
+    def test_out_of_memory_halves_the_parts_and_goes_on(self, volume, settings, monkeypatch):
+        expected = pipeline.register(volume, volume, settings=settings, device="cpu")
+        original, failures = mcbo.cost_volume, [2]
+
+        def scarce(*arguments):
+            if failures[0]:
+                failures[0] -= 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(*arguments)
+
+        monkeypatch.setattr(mcbo, "cost_volume", scarce)
+        found = pipeline.register(volume, volume, settings=settings, device="cpu")
+        points = volume.grid.corners_ras() * 0.5
+        assert failures == [0]
+        assert np.array_equal(found.transform.apply(points), expected.transform.apply(points))
+
+    def test_a_device_without_memory_gives_way_to_the_cpu_and_says_so(self, volume, settings, monkeypatch, caplog):
+        used: list[torch.device] = []
+        original = pipeline.mcbo
+
+        def only_on_cpu(prepared, *more):
+            used.append(prepared.fixed.device)
+            if prepared.fixed.device.type != "cpu":
+                raise torch.OutOfMemoryError("out of memory")
+            return original(prepared, *more)
+
+        monkeypatch.setattr(pipeline, "mcbo", only_on_cpu)
+        # 'meta' stands in for a GPU: a device that tensors can be moved to.
+        monkeypatch.setattr(pipeline, "resolve_device", lambda name: torch.device("meta"))
+        result = pipeline.register(volume, volume, settings=settings)
+        assert [device.type for device in used] == ["meta", "cpu"]
+        assert result.provenance["device"] == "cpu"
+        assert "the memory of meta did not suffice; going on with the CPU" in caplog.text
