@@ -31,7 +31,7 @@ _WEIGHT_TOLERANCE = 1e-2
 class InstanceSettings(Settings):
     """The gradient descent that refines the full-resolution level."""
 
-    iterations: int = setting(15, help="Steps of Adam; 0 leaves the refinement out.", minimum=0, maximum=1000)
+    iterations: int = setting(15, help="Steps of Adam.", minimum=1, maximum=1000)
     grid_spacing: int = setting(2, help="Distance of the control points.", unit="voxel", minimum=1, maximum=16)
     learning_rate: float = setting(1.0, help="Step size of Adam, in voxels of the control grid.", minimum=1e-6)
     regularisation: float = setting(1.25, help="Weight of the diffusion term (λ).", minimum=0)
@@ -63,6 +63,9 @@ class McboSettings(Settings):
         15, help="Steps that make the forward and backward fields each other's inverse.", minimum=0, maximum=200
     )
     masked: bool = setting(True, help="Whether what lies outside the masks counts as no evidence.")
+    refine: Literal["full-resolution level", "fused field", "nothing"] = setting(
+        "fused field", help="What the instance optimisation refines: only level 1, as published, or the fused field."
+    )
     instance: InstanceSettings = InstanceSettings()
 
     def check_together(self) -> None:

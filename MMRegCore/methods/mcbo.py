@@ -60,20 +60,25 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     fixed = mind_ssc(prepared.fixed, radius=settings.mind_radius, dilation=settings.mind_dilation)
     per_level: list[list[torch.Tensor]] = [[] for _ in settings.strides]
     disagreement = torch.zeros_like(prepared.fixed)
+    pairs: list[_Pair] = []
+    search_share = 0.7 if settings.refine == "fused field" else 1.0
     count = len(prepared.moving)
     k, j, i = (float(v) for v in prepared.grid.spacing_mm[::-1])
     spacing_dhw = (k, j, i)
     for index, (image, weight) in enumerate(zip(prepared.moving, prepared.moving_weight, strict=True)):
         name = f"modality {index + 1} of {count}" if count > 1 else ""
-        part = monitor.part(index / count, (index + 1) / count, name)
+        part = monitor.part(search_share * index / count, search_share * (index + 1) / count, name)
         moving = mind_ssc(image, radius=settings.mind_radius, dilation=settings.mind_dilation)
         pair = _Pair(fixed, moving, prepared.fixed_weight, weight)
+        pairs.append(pair.pooled(settings.instance.grid_spacing))
         for level, (field, error) in enumerate(_levels(pair, spacing_dhw, settings, memory_bytes, part)):
             per_level[level].append(field)
             disagreement += error * settings.weights[level] / count
     total = torch.zeros_like(per_level[0][0])
     for weight_of_level, fields in zip(settings.weights, per_level, strict=True):
         total += weight_of_level * fuse(fields, fusion)
+    if settings.refine == "fused field":
+        total = _refined(total, pairs, settings, monitor.part(search_share, 1.0))
     return Solution(total, disagreement)
 
 
@@ -110,12 +115,21 @@ def _levels(
         forward, backward = make_inverse_consistent(forward, backward, settings.inverse_consistency_iterations)
         error = unpool(inverse_consistency_error(forward, backward, spacing_dhw) * stride, stride, shape)
         field = unpool(forward * stride, stride, shape)
-        if stride == 1 and settings.instance.iterations > 0:
-            weight = pair.fixed_weight if settings.masked else None
-            field = optimise_instance(
-                pair.fixed, pair.moving, field, settings.instance, weight=weight, monitor=part.part(0.9, 1.0)
-            )
+        if stride == 1 and settings.refine == "full-resolution level":
+            field = _refined(field, [pair.pooled(settings.instance.grid_spacing)], settings, part.part(0.9, 1.0))
         yield field, error
+
+
+def _refined(field: torch.Tensor, pairs: list[_Pair], settings: McboSettings, monitor: Monitor) -> torch.Tensor:
+    """Instance optimisation of a field on the working grid, on all moving images together (pairs pooled for it)."""
+    return optimise_instance(
+        pairs[0].fixed,
+        [pair.moving for pair in pairs],
+        field,
+        settings.instance,
+        weights=[pair.fixed_weight * pair.moving_weight for pair in pairs] if settings.masked else None,
+        monitor=monitor,
+    )
 
 
 def _search(pair: _Pair, settings: McboSettings, memory_bytes: int, monitor: Monitor, stage: str) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -12,39 +14,40 @@ from MMRegCore.warp import sample, voxel_coordinates
 
 def optimise_instance(
     fixed: torch.Tensor,
-    moving: torch.Tensor,
+    moving: Sequence[torch.Tensor],
     start_voxel: torch.Tensor,
     settings: InstanceSettings,
     *,
-    weight: torch.Tensor | None = None,
+    weights: Sequence[torch.Tensor] | None = None,
     monitor: Monitor | None = None,
 ) -> torch.Tensor:
     """Refine a displacement: mean squared feature difference plus diffusion, by Adam on a coarser control grid.
 
-    Minimises ``mean_x 12·mean_c (F_c(x) − M_c(x + u(x)))² + λ·Σ mean |∂u|²`` where u is the parameter after three 3³
-    averages (Siebert et al., 2021).
+    Minimises ``mean_x 12·mean_c (F_c(x) − M_c(x + u(x)))² + λ·Σ mean |∂u|²``, the first term averaged over the moving
+    images, where u is the parameter after three 3³ averages (Siebert et al., 2021).
 
     Parameters
     ----------
-    fixed, moving : Tensor, (1, C, D, H, W)
-        Features on the working grid.
-    start_voxel : Tensor, (1, 3, D, H, W)
-        Displacement (d, h, w) in voxels to start from.
-    weight : Tensor, (1, 1, D, H, W), optional
-        Evidence at each voxel, in [0, 1]; the similarity counts only there.
+    fixed : Tensor, (1, C, D, H, W)
+        Features pooled to the control grid (``settings.grid_spacing``).
+    moving : sequence of Tensor, (1, C, D, H, W)
+        Features of each moving image, pooled alike.
+    start_voxel : Tensor, (1, 3, D', H', W')
+        Displacement (d, h, w) in voxels to start from, on the working grid.
+    weights : sequence of Tensor, (1, 1, D, H, W), optional
+        Evidence for each moving image on the control grid, in [0, 1]; the similarity counts only there, and averages
+        of the result are weighted by it.
 
     Returns
     -------
-    Tensor, (1, 3, D, H, W)
-        Displacement (d, h, w) in voxels.
+    Tensor, (1, 3, D', H', W')
+        Displacement (d, h, w) in voxels on the working grid.
     """
     stride = settings.grid_spacing
     shape = tuple(start_voxel.shape[2:])
-    fixed_coarse, moving_coarse = (pool(features, stride) for features in (fixed, moving))
-    share = torch.ones_like(fixed_coarse[:, :1]) if weight is None else pool(weight, stride)
-    share = share / share.sum().clamp(min=1e-12)
+    shares = [_share(weight) for weight in weights] if weights else [_share(torch.ones_like(fixed[:, :1]))] * len(moving)
     parameter = (pool(start_voxel, stride) / stride).requires_grad_(True)
-    positions = voxel_coordinates(tuple(fixed_coarse.shape[2:]), fixed.device)
+    positions = voxel_coordinates(tuple(fixed.shape[2:]), fixed.device)
     optimiser = torch.optim.Adam([parameter], lr=settings.learning_rate)
     smooth = parameter
     for iteration in range(settings.iterations):
@@ -52,13 +55,21 @@ def optimise_instance(
             monitor.report("fine adjustment", iteration / settings.iterations)
         optimiser.zero_grad()
         smooth = smoothed(parameter, 3, settings.smoothing_passes)
-        warped = sample(moving_coarse, positions + smooth.flip(1).permute(0, 2, 3, 4, 1), padding_mode="zeros")
-        difference = (warped - fixed_coarse).square().mean(dim=1, keepdim=True) * 12
-        loss = (difference * share).sum() + settings.regularisation * roughness(smooth)
+        loss = settings.regularisation * roughness(smooth)
+        there = positions + smooth.flip(1).permute(0, 2, 3, 4, 1)
+        for features, share in zip(moving, shares, strict=True):
+            difference = sample(features, there, padding_mode="zeros") - fixed
+            loss = loss + 12 / len(moving) * (difference.square().mean(dim=1, keepdim=True) * share).sum()
         loss.backward()
         optimiser.step()
     fine = unpool(smooth.detach() * stride, stride, shape)
-    return smoothed(fine, 5, settings.final_smoothing_passes)
+    together = None if weights is None else unpool(torch.stack(list(weights)).amax(dim=0), stride, shape)
+    return smoothed(fine, 5, settings.final_smoothing_passes, together)
+
+
+def _share(weight: torch.Tensor) -> torch.Tensor:
+    """Weights that add up to 1."""
+    return weight / weight.sum().clamp(min=1e-12)
 
 
 def roughness(displacement: torch.Tensor) -> torch.Tensor:
@@ -69,11 +80,31 @@ def roughness(displacement: torch.Tensor) -> torch.Tensor:
     )
 
 
-def smoothed(volume: torch.Tensor, size: int, times: int) -> torch.Tensor:
-    """Average over size³ boxes, ``times`` in a row; zeros outside, as published."""
+def smoothed(volume: torch.Tensor, size: int, times: int, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Average over size³ boxes, ``times`` in a row.
+
+    Without ``weight`` (1, 1, D, H, W) zeros count outside, as published; with it averages are weighted, so that voxels
+    without evidence follow their neighbours.
+    """
+    if weight is not None:
+        # A trace of weight everywhere: where there is no evidence at all, the plain average holds.
+        weight = weight.clamp(min=1e-3)
+        norm = _box(weight, size)
     for _ in range(times):
+        volume = _box(volume, size) if weight is None else _box(volume * weight, size) / norm
+    return volume
+
+
+def _box(volume: torch.Tensor, size: int) -> torch.Tensor:
+    """One average, axis by axis: 3·size additions a voxel instead of size³."""
+    half = size // 2
+    for kernel, padding in (
+        ((size, 1, 1), (0, 0, 0, 0, half, half)),
+        ((1, size, 1), (0, 0, half, half)),
+        ((1, 1, size), (half, half)),
+    ):
         # Padded by hand: avg_pool3d refuses axes shorter than its kernel.
-        volume = F.avg_pool3d(F.pad(volume, (size // 2,) * 6), size, stride=1)
+        volume = F.avg_pool3d(F.pad(volume, padding), kernel, stride=1)
     return volume
 
 
