@@ -33,6 +33,11 @@ class Monitor:
         """Ask the run to stop; safe from any thread or signal handler."""
         self._cancelled.set()
 
+    def check(self) -> None:
+        """Raise `Cancelled` when :meth:`cancel` was called before."""
+        if self._cancelled.is_set():
+            raise Cancelled("cancelled on request")
+
     def report(self, stage: str, fraction: float) -> None:
         """Tell how far the run is.
 
@@ -41,8 +46,7 @@ class Monitor:
         Cancelled
             When :meth:`cancel` was called before.
         """
-        if self._cancelled.is_set():
-            raise Cancelled("cancelled on request")
+        self.check()
         if self._listener is not None:
             self._listener(stage, min(max(fraction, 0.0), 1.0))
 
@@ -54,6 +58,25 @@ class Monitor:
         return _Part(self, start, stop, label)
 
 
+    def quiet(self) -> Monitor:
+        """A monitor that can be cancelled with this one but tells nothing: for work beside other work."""
+        return _Quiet(self)
+
+
+class _Quiet(Monitor):
+    def __init__(self, parent: Monitor) -> None:
+        self._parent = parent
+
+    def cancel(self) -> None:
+        self._parent.cancel()
+
+    def check(self) -> None:
+        self._parent.check()
+
+    def report(self, stage: str, fraction: float) -> None:
+        self.check()
+
+
 class _Part(Monitor):
     def __init__(self, parent: Monitor, start: float, stop: float, label: str) -> None:
         self._parent = parent
@@ -63,6 +86,9 @@ class _Part(Monitor):
 
     def cancel(self) -> None:
         self._parent.cancel()
+
+    def check(self) -> None:
+        self._parent.check()
 
     def report(self, stage: str, fraction: float) -> None:
         fraction = min(max(fraction, 0.0), 1.0)

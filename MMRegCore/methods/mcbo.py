@@ -20,9 +20,10 @@ from MMRegCore.optimisation.correlation import Part, cost_volume, matching_terms
 from MMRegCore.optimisation.instance import optimise_instance, pool, unpool
 from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error, make_inverse_consistent
 from MMRegCore.preprocess import Prepared
+from MMRegCore.runtime import side_by_side
 
-# Of the memory that a run may use, the share that one cost volume may take.
-_COST_SHARE = 0.35
+# Of the memory that a run may use, the share that one cost volume may take; two are held at a time.
+_COST_SHARE = 0.3
 # Below this the parts do not become any smaller.
 _LEAST_BYTES = 2**24
 
@@ -108,10 +109,7 @@ def _levels(
     for stride, (start, stop) in zip(settings.strides, pairwise(done), strict=True):
         part = monitor.part(start, stop)
         pooled = pair.pooled(stride)
-        forward = _search(pooled, settings, memory_bytes, part.part(0.0, 0.45), f"matching at stride {stride}")
-        backward = _search(
-            pooled.reversed(), settings, memory_bytes, part.part(0.45, 0.9), f"matching back at stride {stride}"
-        )
+        forward, backward = _both_ways(pooled, settings, memory_bytes, part.part(0.0, 0.9), stride)
         forward, backward = make_inverse_consistent(forward, backward, settings.inverse_consistency_iterations)
         error = unpool(inverse_consistency_error(forward, backward, spacing_dhw) * stride, stride, shape)
         field = unpool(forward * stride, stride, shape)
@@ -129,6 +127,17 @@ def _refined(field: torch.Tensor, pairs: list[_Pair], settings: McboSettings, mo
         settings.instance,
         weights=[pair.fixed_weight * pair.moving_weight for pair in pairs] if settings.masked else None,
         monitor=monitor,
+    )
+
+
+def _both_ways(
+    pair: _Pair, settings: McboSettings, memory_bytes: int, monitor: Monitor, stride: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    stage = f"matching at stride {stride}"
+    return side_by_side(
+        lambda: _search(pair, settings, memory_bytes, monitor, stage),
+        lambda: _search(pair.reversed(), settings, memory_bytes, monitor.quiet(), stage),
+        pair.fixed.device,
     )
 
 

@@ -1,0 +1,30 @@
+"""Run benchmarks by name; without names, all of them."""
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import case24, known_truth, sizes, speed
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "case24": case24.main,
+    "known-truth": known_truth.main,
+    "sizes": sizes.main,
+    "speed": speed.main,
+}
+
+
+def main() -> int:
+    """Run what is named on the command line."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"expected names among {', '.join(BENCHMARKS)}; got {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    for name in names:
+        print(f"== {name}", flush=True)
+        BENCHMARKS[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
