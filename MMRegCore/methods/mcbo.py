@@ -20,10 +20,9 @@ from MMRegCore.optimisation.correlation import Part, cost_volume, matching_terms
 from MMRegCore.optimisation.instance import optimise_instance, pool, unpool
 from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error, make_inverse_consistent
 from MMRegCore.preprocess import Prepared
-from MMRegCore.runtime import side_by_side
 
-# Of the memory that a run may use, the share that one cost volume may take; two are held at a time.
-_COST_SHARE = 0.3
+# Of the memory that a run may use, the share that one cost volume may take.
+_COST_SHARE = 0.5
 # Below this the parts do not become any smaller.
 _LEAST_BYTES = 2**24
 
@@ -62,6 +61,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     per_level: list[list[torch.Tensor]] = [[] for _ in settings.strides]
     disagreement = torch.zeros_like(prepared.fixed)
     pairs: list[_Pair] = []
+    scratch = _Scratch(int(memory_bytes * _COST_SHARE))
     search_share = 0.7 if settings.refine == "fused field" else 1.0
     count = len(prepared.moving)
     k, j, i = (float(v) for v in prepared.grid.spacing_mm[::-1])
@@ -72,7 +72,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
         moving = mind_ssc(image, radius=settings.mind_radius, dilation=settings.mind_dilation)
         pair = _Pair(fixed, moving, prepared.fixed_weight, weight)
         pairs.append(pair.pooled(settings.instance.grid_spacing))
-        for level, (field, error) in enumerate(_levels(pair, spacing_dhw, settings, memory_bytes, part)):
+        for level, (field, error) in enumerate(_levels(pair, spacing_dhw, settings, scratch, part)):
             per_level[level].append(field)
             disagreement += error * settings.weights[level] / count
     total = torch.zeros_like(per_level[0][0])
@@ -100,7 +100,7 @@ class _Pair:
 
 
 def _levels(
-    pair: _Pair, spacing_dhw: tuple[float, float, float], settings: McboSettings, memory_bytes: int, monitor: Monitor
+    pair: _Pair, spacing_dhw: tuple[float, float, float], settings: McboSettings, scratch: _Scratch, monitor: Monitor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Field (voxels) and inverse consistency error (mm) of every level, both on the working grid."""
     shape = tuple(pair.fixed.shape[2:])
@@ -109,7 +109,9 @@ def _levels(
     for stride, (start, stop) in zip(settings.strides, pairwise(done), strict=True):
         part = monitor.part(start, stop)
         pooled = pair.pooled(stride)
-        forward, backward = _both_ways(pooled, settings, memory_bytes, part.part(0.0, 0.9), stride)
+        stage = f"matching at stride {stride}"
+        forward = _search(pooled, settings, scratch, part.part(0.0, 0.45), stage)
+        backward = _search(pooled.reversed(), settings, scratch, part.part(0.45, 0.9), f"{stage}, backwards")
         forward, backward = make_inverse_consistent(forward, backward, settings.inverse_consistency_iterations)
         error = unpool(inverse_consistency_error(forward, backward, spacing_dhw) * stride, stride, shape)
         field = unpool(forward * stride, stride, shape)
@@ -130,31 +132,40 @@ def _refined(field: torch.Tensor, pairs: list[_Pair], settings: McboSettings, mo
     )
 
 
-def _both_ways(
-    pair: _Pair, settings: McboSettings, memory_bytes: int, monitor: Monitor, stride: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    stage = f"matching at stride {stride}"
-    return side_by_side(
-        lambda: _search(pair, settings, memory_bytes, monitor, stage),
-        lambda: _search(pair.reversed(), settings, memory_bytes, monitor.quiet(), stage),
-        pair.fixed.device,
-    )
+class _Scratch:
+    """Memory for cost volumes, kept from one search to the next: new pages are slow to come by."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._memory: torch.Tensor | None = None
+
+    def hold(self, count: int, like: torch.Tensor) -> torch.Tensor:
+        """At least ``count`` float32 values, 1-D, on the device of ``like``; what was in them is lost."""
+        if self._memory is None or len(self._memory) < count:
+            self._memory = None
+            self._memory = like.new_empty(count)
+        return self._memory
+
+    def halve(self) -> None:
+        """Let go of the memory and from now on take at most half of it."""
+        self._memory = None
+        self.most_bytes //= 2
 
 
-def _search(pair: _Pair, settings: McboSettings, memory_bytes: int, monitor: Monitor, stage: str) -> torch.Tensor:
+def _search(pair: _Pair, settings: McboSettings, scratch: _Scratch, monitor: Monitor, stage: str) -> torch.Tensor:
     """Displacement (1, 3, D, H, W) in voxels of the pair's grid; smaller parts where memory runs out."""
     while True:
         try:
-            return _search_in_parts(pair, settings, int(memory_bytes * _COST_SHARE), monitor, stage)
+            return _search_in_parts(pair, settings, scratch, monitor, stage)
         except torch.OutOfMemoryError:
-            memory_bytes //= 2
-            if memory_bytes < _LEAST_BYTES:
+            scratch.halve()
+            if scratch.most_bytes < _LEAST_BYTES:
                 raise DeviceError("expected memory for a part of the cost volume; the device has none left") from None
             torch.cuda.empty_cache()
 
 
 def _search_in_parts(
-    pair: _Pair, settings: McboSettings, cost_bytes: int, monitor: Monitor, stage: str
+    pair: _Pair, settings: McboSettings, scratch: _Scratch, monitor: Monitor, stage: str
 ) -> torch.Tensor:
     shape = tuple(pair.fixed.shape[2:])
     weights = (pair.fixed_weight, pair.moving_weight) if settings.masked else (None, None)
@@ -162,9 +173,9 @@ def _search_in_parts(
     displacement = pair.fixed.new_zeros((1, 3, *shape))
     candidates = (2 * settings.half_width + 1) ** 3
     margin = coupled_convex.margin(settings.coefficients)
-    parts = split(shape, margin, cost_bytes // (4 * candidates))
+    parts = split(shape, margin, scratch.most_bytes // (4 * candidates))
     largest = max(math.prod(s.stop - s.start for s in around) for _, around in parts)
-    memory = pair.fixed.new_empty(candidates * largest)
+    memory = scratch.hold(candidates * largest, pair.fixed)
     everything = (slice(None),)
     for index, (core, around) in enumerate(parts):
         monitor.report(stage, index / len(parts))

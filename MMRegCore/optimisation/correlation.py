@@ -8,8 +8,6 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from MMRegCore.features.mind import box_mean
-
 # Half-width of two 3³ averages in a row.
 SMOOTHING_MARGIN = 2
 
@@ -100,7 +98,8 @@ def cost_volume(
     """
     margin = SMOOTHING_MARGIN
     fixed = _crop(fixed_terms, part, margin)
-    moving = _crop(moving_terms, part, margin + half_width)
+    # The two averages below are sums, so the scale goes in here.
+    moving = _crop(moving_terms, part, margin + half_width) / 27**2
     shape = tuple(fixed.shape[1:])
     width = 2 * half_width + 1
     wanted = (width**3, *(n - 2 * margin for n in shape))
@@ -113,8 +112,18 @@ def cost_volume(
         torch.mul(fixed[0], shifted[0], out=total)
         for channel in range(1, fixed.shape[0]):
             total.addcmul_(fixed[channel], shifted[channel])
-        out[index] = box_mean(box_mean(total, 1), 1)
+        _smooth_into(out[index], total)
     return out
+
+
+def _smooth_into(out: torch.Tensor, volume: torch.Tensor) -> None:
+    """Write the sum over a 3³ box of sums over 3³ boxes: (D, H, W) loses 4 voxels per axis."""
+    for axis in (2, 2, 1, 1, 0):
+        size = volume.shape[axis] - 2
+        total = volume.narrow(axis, 0, size) + volume.narrow(axis, 1, size)
+        volume = total.add_(volume.narrow(axis, 2, size))
+    size = len(out)
+    torch.add(volume[:size], volume[1 : size + 1], out=out).add_(volume[2 : size + 2])
 
 
 def _crop(terms: torch.Tensor, part: Part, margin: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from MMRegCore.optimisation.correlation import displacement_candidates
 
-# Voxels searched at once on a CPU: their costs fit into its second-level cache.
+# Voxels searched at once on a CPU: few enough for its caches, enough to make small operations worth their start.
 _CPU_CHUNK = 4096
 
 
@@ -99,13 +99,8 @@ def _argmin(cost: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
     width, count = cost.shape[0], cost.shape[-1]
     over_w = (cost + penalty[2]).amin(dim=2)
     over_w += penalty[1]
-    best_d = _argmin_of_few(over_w.amin(dim=1) + penalty[0])
-    best_h = _argmin_of_few(over_w.gather(0, best_d.expand(1, width, count))[0])
+    best_d = (over_w.amin(dim=1) + penalty[0]).min(dim=0).indices
+    best_h = over_w.gather(0, best_d.expand(1, width, count))[0].min(dim=0).indices
     line = best_d * width + best_h
     along_w = cost.reshape(width * width, width, count).gather(0, line.expand(1, width, count))[0]
-    return line * width + _argmin_of_few(along_w + penalty[2])
-
-
-def _argmin_of_few(values: torch.Tensor) -> torch.Tensor:
-    """(n,): argmin over the first axis of (width, n); much faster over a contiguous last axis."""
-    return values.t().contiguous().argmin(dim=1)
+    return line * width + (along_w + penalty[2]).min(dim=0).indices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -45,31 +46,65 @@ def optimise_instance(
     """
     stride = settings.grid_spacing
     shape = tuple(start_voxel.shape[2:])
-    shares = [_share(weight) for weight in weights] if weights else [_share(torch.ones_like(fixed[:, :1]))] * len(moving)
+    evidence = weights if weights is not None else [torch.ones_like(fixed[:, :1])] * len(moving)
+    terms = [_Term.of(fixed, features, weight) for features, weight in zip(moving, evidence, strict=True)]
     parameter = (pool(start_voxel, stride) / stride).requires_grad_(True)
-    positions = voxel_coordinates(tuple(fixed.shape[2:]), fixed.device)
-    optimiser = torch.optim.Adam([parameter], lr=settings.learning_rate)
+    adam = _Adam(parameter, settings.learning_rate)
     smooth = parameter
     for iteration in range(settings.iterations):
         if monitor is not None:
             monitor.report("fine adjustment", iteration / settings.iterations)
-        optimiser.zero_grad()
         smooth = smoothed(parameter, 3, settings.smoothing_passes)
         loss = settings.regularisation * roughness(smooth)
-        there = positions + smooth.flip(1).permute(0, 2, 3, 4, 1)
-        for features, share in zip(moving, shares, strict=True):
-            difference = sample(features, there, padding_mode="zeros") - fixed
-            loss = loss + 12 / len(moving) * (difference.square().mean(dim=1, keepdim=True) * share).sum()
-        loss.backward()
-        optimiser.step()
+        for term in terms:
+            loss = loss + 12 / len(terms) * term.dissimilarity(smooth)
+        adam.step(torch.autograd.grad(loss, parameter)[0])
     fine = unpool(smooth.detach() * stride, stride, shape)
     together = None if weights is None else unpool(torch.stack(list(weights)).amax(dim=0), stride, shape)
     return smoothed(fine, 5, settings.final_smoothing_passes, together)
 
 
-def _share(weight: torch.Tensor) -> torch.Tensor:
-    """Weights that add up to 1."""
-    return weight / weight.sum().clamp(min=1e-12)
+class _Adam:
+    """Adam (Kingma and Ba 2015) on one tensor; torch.optim would import its compiler first, a second of every run."""
+
+    def __init__(self, parameter: torch.Tensor, learning_rate: float) -> None:
+        self._parameter = parameter
+        self._rate = learning_rate
+        self._mean = torch.zeros_like(parameter)
+        self._square = torch.zeros_like(parameter)
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor) -> None:
+        self._steps += 1
+        self._mean.lerp_(gradient, 1 - 0.9)
+        self._square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
+        scale = (self._square / (1 - 0.999**self._steps)).sqrt_().add_(1e-8)
+        self._parameter.addcdiv_(self._mean, scale, value=-self._rate / (1 - 0.9**self._steps))
+
+
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """Weighted mean squared feature difference to one moving image, over the N voxels that are evidence at all."""
+
+    fixed: torch.Tensor  # (1, C, N, 1, 1)
+    moving: torch.Tensor  # (1, C, D, H, W)
+    share: torch.Tensor  # (N,), adds up to 1
+    places: torch.Tensor  # (N,), index of the voxels
+    positions: torch.Tensor  # (N, 3), their coordinates (w, h, d)
+
+    @classmethod
+    def of(cls, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> _Term:
+        places = weight.flatten().nonzero()[:, 0]
+        share = weight.flatten()[places]
+        positions = voxel_coordinates(tuple(fixed.shape[2:]), fixed.device).reshape(-1, 3)[places]
+        values = fixed.flatten(2)[:, :, places, None, None]
+        return cls(values, moving, share / share.sum().clamp(min=1e-12), places, positions)
+
+    def dissimilarity(self, displacement_voxel: torch.Tensor) -> torch.Tensor:
+        there = self.positions + displacement_voxel.flatten(2)[0, :, self.places].flip(0).t()
+        warped = sample(self.moving, there[None, :, None, None], padding_mode="zeros")
+        return ((warped - self.fixed).square().mean(dim=1).flatten() * self.share).sum()
 
 
 def roughness(displacement: torch.Tensor) -> torch.Tensor:
