@@ -29,7 +29,7 @@ _WEIGHT_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class InstanceSettings(Settings):
-    """The gradient descent that refines the full-resolution level."""
+    """The gradient descent that refines a field."""
 
     iterations: int = setting(15, help="Steps of Adam.", minimum=1, maximum=1000)
     grid_spacing: int = setting(2, help="Distance of the control points.", unit="voxel", minimum=1, maximum=16)
@@ -63,8 +63,8 @@ class McboSettings(Settings):
         15, help="Steps that make the forward and backward fields each other's inverse.", minimum=0, maximum=200
     )
     masked: bool = setting(True, help="Whether what lies outside the masks counts as no evidence.")
-    refine: Literal["full-resolution level", "fused field", "nothing"] = setting(
-        "fused field", help="What the instance optimisation refines: only level 1, as published, or the fused field."
+    refine: Literal["level-1", "fused-field", "none"] = setting(
+        "fused-field", help="What the instance optimisation refines: only level 1, as published, or the fused field."
     )
     instance: InstanceSettings = InstanceSettings()
 

@@ -57,7 +57,6 @@ class Monitor:
         """
         return _Part(self, start, stop, label)
 
-
     def quiet(self) -> Monitor:
         """A monitor that can be cancelled with this one but tells nothing: for work beside other work."""
         return _Quiet(self)

@@ -24,7 +24,7 @@ from MMRegCore.errors import DeviceError, InputError
 from MMRegCore.io import staged_folder, write_transform, write_volume
 from MMRegCore.methods.mcbo import Solution, mcbo
 from MMRegCore.monitor import Monitor
-from MMRegCore.preprocess import Prepared, prepare, with_field_of_view
+from MMRegCore.preprocess import Prepared, check_image, prepare, with_field_of_view
 from MMRegCore.qa import Assessment, assess, write_report
 from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
@@ -134,8 +134,10 @@ def register(
 
     monitor.report("preparing the images", 0.0)
     with _timed(timings, "prepare_s"):
+        check_image(fixed)
+        seen = with_field_of_view(fixed)
         prepared = prepare(
-            fixed,
+            seen,
             movings,
             initial,
             spacing_mm=chosen.working_spacing_mm,
@@ -144,7 +146,7 @@ def register(
         )
     with _timed(timings, "method_s"), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        solution, used = _solve(prepared, chosen, where, budget, monitor.part(0.05, 0.85))
+        solution, used = _solve(prepared, chosen, where, memory_gb, monitor.part(0.05, 0.85))
     monitor.report("composing the transform", 0.85)
     with _timed(timings, "transform_s"):
         field = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid)
@@ -152,7 +154,7 @@ def register(
     with _timed(timings, "qa_s"):
         error = _on_fixed_grid(solution.inverse_consistency_error_mm, prepared, fixed)
         assessment = assess(
-            with_field_of_view(fixed),
+            seen,
             movings,
             transform,
             initial=initial,
@@ -184,17 +186,18 @@ def register(
 
 
 def _solve(
-    prepared: Prepared, settings: RegistrationSettings, device: torch.device, memory_bytes: int, monitor: Monitor
+    prepared: Prepared, settings: RegistrationSettings, device: torch.device, memory_gb: float | None, monitor: Monitor
 ) -> tuple[Solution, torch.device]:
     """Run the method; where the GPU's memory does not suffice, run it on the CPU and say so."""
     try:
-        solution = mcbo(prepared.to(device), settings.mcbo, settings.fusion, memory_bytes, monitor)
+        budget = memory_budget_bytes(device, memory_gb)
+        solution = mcbo(prepared.to(device), settings.mcbo, settings.fusion, budget, monitor)
     except (torch.OutOfMemoryError, DeviceError):
         if device.type == "cpu":
             raise
         _log.warning("the memory of %s did not suffice; going on with the CPU", device)
         cpu = torch.device("cpu")
-        return mcbo(prepared, settings.mcbo, settings.fusion, memory_budget_bytes(cpu), monitor), cpu
+        return mcbo(prepared, settings.mcbo, settings.fusion, memory_budget_bytes(cpu, memory_gb), monitor), cpu
     return Solution(solution.displacement_voxel.cpu(), solution.inverse_consistency_error_mm.cpu()), device
 
 

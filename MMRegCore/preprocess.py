@@ -161,9 +161,8 @@ def prepare(
         When the fields of view do not overlap; says how far apart they are.
     """
     for volume in (fixed, *moving):
-        _check(volume)
-    fixed_mask = fixed.mask if fixed.mask is not None else (field_of_view_mask(fixed) if masked else None)
-    fixed_content = _finite(fixed) if fixed_mask is None else fixed_mask & _finite(fixed)
+        check_image(volume)
+    fixed_content = _content(with_field_of_view(fixed)) if masked else _finite(fixed)
     _check_evidence(fixed, fixed_content)
     grid = _working_grid(fixed, fixed_content, moving, initial, spacing_mm, margin_mm)
     fixed_on_grid, weight = _on_grid(fixed, fixed_content if masked else None, grid, None)
@@ -177,7 +176,8 @@ def prepare(
     return Prepared(grid, fixed_on_grid, weight, tuple(p[0] for p in pairs), tuple(p[1] for p in pairs))
 
 
-def _check(volume: Volume) -> None:
+def check_image(volume: Volume) -> None:
+    """Raise `InputError` unless an image can be registered: one value per voxel, structure, size, a mask not empty."""
     if volume.data.shape[0] != 1:
         raise InputError(f"expected one value per voxel in '{volume.name}'; got {volume.data.shape[0]}")
     if min(volume.grid.shape) < SMALLEST_AXIS:

@@ -41,9 +41,7 @@ def sample(
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding_mode, align_corners=False)
 
 
-def _sample_in_slabs(
-    image: torch.Tensor, grid: torch.Tensor, count: int, mode: str, padding_mode: str
-) -> torch.Tensor:
+def _sample_in_slabs(image: torch.Tensor, grid: torch.Tensor, count: int, mode: str, padding_mode: str) -> torch.Tensor:
     """The same, one slab a thread: on a CPU PyTorch shares volumes out to threads by batch only."""
     depth = grid.shape[1]
     lack = -depth % count

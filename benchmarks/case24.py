@@ -23,7 +23,9 @@ def main() -> None:
     moving = {name: read_volume(folder / f"Case24_{name}_0.5mm.nii.gz", name=name) for name in ("T1", "FLAIR")}
     at_fixed, at_moving = read_landmark_pairs(folder / "Case24_landmarks_ras.csv")
     start = np.linalg.norm(at_fixed.points_ras - at_moving.points_ras, axis=1)
-    rows: list[dict[str, Any]] = [{"preset": "start", "images": "", "what": "", **_errors(start), "reference mean": None}]
+    rows: list[dict[str, Any]] = [
+        {"preset": "start", "images": "", "what": "", **_errors(start), "reference mean": None}
+    ]
 
     def measure(settings: RegistrationSettings, preset: str, names: str, what: str, reference: float | None) -> None:
         images = [moving[name] for name in names.split(" + ")]

@@ -32,7 +32,8 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, command in commands.items():
                 runs[name].append(_timed([str(word) for word in command]))
-                print(name, "%.1f s, %.2f GB" % runs[name][-1], flush=True)
+                seconds, peak_gb = runs[name][-1]
+                print(f"{name}: {seconds:.1f} s, {peak_gb:.2f} GB", flush=True)
     record.write(
         "speed",
         [_row(name, runs) for name in commands],

@@ -62,7 +62,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     disagreement = torch.zeros_like(prepared.fixed)
     pairs: list[_Pair] = []
     scratch = _Scratch(int(memory_bytes * _COST_SHARE))
-    search_share = 0.7 if settings.refine == "fused field" else 1.0
+    search_share = 0.7 if settings.refine == "fused-field" else 1.0
     count = len(prepared.moving)
     k, j, i = (float(v) for v in prepared.grid.spacing_mm[::-1])
     spacing_dhw = (k, j, i)
@@ -78,7 +78,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     total = torch.zeros_like(per_level[0][0])
     for weight_of_level, fields in zip(settings.weights, per_level, strict=True):
         total += weight_of_level * fuse(fields, fusion)
-    if settings.refine == "fused field":
+    if settings.refine == "fused-field":
         total = _refined(total, pairs, settings, monitor.part(search_share, 1.0))
     return Solution(total, disagreement)
 
@@ -115,7 +115,7 @@ def _levels(
         forward, backward = make_inverse_consistent(forward, backward, settings.inverse_consistency_iterations)
         error = unpool(inverse_consistency_error(forward, backward, spacing_dhw) * stride, stride, shape)
         field = unpool(forward * stride, stride, shape)
-        if stride == 1 and settings.refine == "full-resolution level":
+        if stride == 1 and settings.refine == "level-1":
             field = _refined(field, [pair.pooled(settings.instance.grid_spacing)], settings, part.part(0.9, 1.0))
         yield field, error
 

@@ -17,7 +17,7 @@ from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 
 SHAPE = (16, 18, 20)
-QUICK = ["--set", "mcbo.strides=1", "mcbo.weights=1", "mcbo.half_width=1", "mcbo.instance.iterations=0"]
+QUICK = ["--set", "mcbo.strides=1", "mcbo.weights=1", "mcbo.half_width=1", "mcbo.refine=none"]
 Run = Callable[..., int]
 
 

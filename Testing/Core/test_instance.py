@@ -9,7 +9,7 @@ from MMRegCore.config import InstanceSettings
 from MMRegCore.errors import Cancelled
 from MMRegCore.features.mind import mind_ssc
 from MMRegCore.monitor import Monitor
-from MMRegCore.optimisation.instance import optimise_instance, pool, roughness, smoothed, unpool
+from MMRegCore.optimisation.instance import _Adam, optimise_instance, pool, roughness, smoothed, unpool
 from MMRegCore.warp import sample, voxel_coordinates
 
 SHAPE = (26, 29, 31)
@@ -23,9 +23,13 @@ def scene(shift_dhw: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> torch.Tens
     return torch.from_numpy(values)[None, None].float()
 
 
+def features(shift_dhw, settings: InstanceSettings) -> torch.Tensor:
+    return pool(mind_ssc(scene(shift_dhw)), settings.grid_spacing)
+
+
 def refined(start: torch.Tensor, shift=(1.0, -1.5, 0.8), **options) -> torch.Tensor:
     settings = InstanceSettings(iterations=25, final_smoothing_passes=0, **options)
-    return optimise_instance(mind_ssc(scene()), mind_ssc(scene(shift)), start, settings)
+    return optimise_instance(features((0, 0, 0), settings), [features(shift, settings)], start, settings)
 
 
 def error(found: torch.Tensor, shift=(1.0, -1.5, 0.8)) -> float:
@@ -55,9 +59,48 @@ def test_regularisation_makes_the_field_smoother():
 def test_without_evidence_only_smoothness_counts():
     start = torch.zeros(1, 3, *SHAPE)
     settings = InstanceSettings(iterations=5)
-    nothing = torch.zeros(1, 1, *SHAPE)
-    found = optimise_instance(mind_ssc(scene()), mind_ssc(scene((2.0, 0, 0))), start, settings, weight=nothing)
+    fixed, moving = features((0, 0, 0), settings), features((2.0, 0, 0), settings)
+    nothing = torch.zeros_like(fixed[:, :1])
+    found = optimise_instance(fixed, [moving], start, settings, weights=[nothing])
     assert float(found.abs().max()) < 1e-6
+
+
+def test_several_moving_images_count_alike_and_each_where_it_is_evidence():
+    """One image says +1 voxel on the left half only, the other on the right half only: together, everywhere."""
+    settings = InstanceSettings(iterations=40, learning_rate=0.2, final_smoothing_passes=0, regularisation=0.3)
+    fixed, moving = features((0, 0, 0), settings), features((0.0, 0.0, 1.0), settings)
+    left = torch.zeros_like(fixed[:, :1])
+    left[..., : left.shape[-1] // 2] = 1
+    noise = torch.rand(moving.shape, generator=torch.Generator().manual_seed(0))
+    shown_left, shown_right = torch.where(left > 0, moving, noise), torch.where(left > 0, noise, moving)
+    start = torch.zeros(1, 3, *SHAPE)
+    found = optimise_instance(fixed, [shown_left, shown_right], start, settings, weights=[left, 1 - left])
+    assert error(found, (0.0, 0.0, 1.0)) < 0.4
+
+
+def test_adam_is_that_of_torch():
+    start = torch.linspace(-1, 1, 24).reshape(1, 3, 2, 2, 2)
+    ours, theirs = start.clone(), start.clone().requires_grad_(True)
+    adam, reference = _Adam(ours, 0.3), torch.optim.Adam([theirs], lr=0.3)
+    for step in range(6):
+        reference.zero_grad()
+        ((theirs - 0.1 * step) ** 4).sum().backward()
+        adam.step(4 * (ours - 0.1 * step) ** 3)
+        reference.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_weighted_smoothing_ignores_what_is_no_evidence():
+    values = torch.zeros(1, 3, 9, 9, 9)
+    values[..., :5] = 2.0
+    values[..., 5:] = 100.0
+    weight = torch.zeros(1, 1, 9, 9, 9)
+    weight[..., :5] = 1
+    assert float(smoothed(values, 3, 2, weight)[..., :5].max()) < 2.2
+    # The borders of the grid count for nothing either.
+    assert torch.allclose(
+        smoothed(torch.ones(1, 3, 6, 6, 6), 5, 3, torch.ones(1, 1, 6, 6, 6)), torch.ones(1, 3, 6, 6, 6)
+    )
 
 
 def test_cancelled():
@@ -65,8 +108,8 @@ def test_cancelled():
     monitor.cancel()
     with pytest.raises(Cancelled):
         optimise_instance(
-            mind_ssc(scene()),
-            mind_ssc(scene()),
+            pool(mind_ssc(scene()), 2),
+            [pool(mind_ssc(scene()), 2)],
             torch.zeros(1, 3, *SHAPE),
             InstanceSettings(),
             monitor=monitor,

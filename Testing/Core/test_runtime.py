@@ -76,7 +76,7 @@ class TestFallback:
 
     @pytest.fixture
     def settings(self):
-        changes = {"mcbo.strides": "1", "mcbo.weights": "1", "mcbo.half_width": "1", "mcbo.instance.iterations": "0"}
+        changes = {"mcbo.strides": "1", "mcbo.weights": "1", "mcbo.half_width": "1", "mcbo.refine": "none"}
         return with_changes(load_preset("mcbo"), changes)
 
     def test_out_of_memory_halves_the_parts_and_goes_on(self, volume, settings, monkeypatch):
