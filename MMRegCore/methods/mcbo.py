@@ -24,7 +24,7 @@ from MMRegCore.preprocess import Prepared
 # Of the memory that a run may use, the share that one cost volume may take.
 _COST_SHARE = 0.5
 # Below this the parts do not become any smaller.
-_LEAST_BYTES = 2**24
+_LEAST_BYTES = 2**22
 
 
 @dataclass(frozen=True, eq=False)

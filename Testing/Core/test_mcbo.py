@@ -77,14 +77,24 @@ def test_two_modalities(pair, fusion):
 
 
 def test_mean_of_two_modalities_lies_between_them(pair):
-    both = solved(pair(shifts=(SHIFT_DHW, (0.0, 0.0, 0.0))), MASKED, "mean")
+    # Before the refinement, which seeks one field for both.
+    both = solved(pair(shifts=(SHIFT_DHW, (0.0, 0.0, 0.0))), MASKED, "mean", refine="none")
     assert error(both, tuple(s / 2 for s in SHIFT_DHW)) < 0.4
 
 
 def test_weights_of_the_levels_are_applied(pair):
     prepared = pair()
-    one, two = (solved(prepared, MASKED, strides=(stride,), weights=(1.0,)) for stride in (1, 2))
-    assert torch.allclose(solved(prepared, MASKED, weights=(0.3, 0.7)), 0.3 * one + 0.7 * two, atol=1e-5)
+    one, two = (solved(prepared, MASKED, strides=(stride,), weights=(1.0,), refine="none") for stride in (1, 2))
+    both = solved(prepared, MASKED, weights=(0.3, 0.7), refine="none")
+    assert torch.allclose(both, 0.3 * one + 0.7 * two, atol=1e-5)
+    assert not torch.allclose(one, two, atol=1e-2)
+
+
+def test_refinement_of_the_fused_field_brings_it_nearer(pair):
+    prepared = pair()
+    coarse = {"strides": (4,), "weights": (1.0,)}
+    before, after = (solved(prepared, MASKED, **coarse, refine=what) for what in ("none", "fused-field"))
+    assert error(after) < 0.5 * error(before)
 
 
 def turned(prepared: Prepared, change: Callable[[torch.Tensor], torch.Tensor]) -> Prepared:
