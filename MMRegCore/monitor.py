@@ -33,11 +33,6 @@ class Monitor:
         """Ask the run to stop; safe from any thread or signal handler."""
         self._cancelled.set()
 
-    def check(self) -> None:
-        """Raise `Cancelled` when :meth:`cancel` was called before."""
-        if self._cancelled.is_set():
-            raise Cancelled("cancelled on request")
-
     def report(self, stage: str, fraction: float) -> None:
         """Tell how far the run is.
 
@@ -46,7 +41,8 @@ class Monitor:
         Cancelled
             When :meth:`cancel` was called before.
         """
-        self.check()
+        if self._cancelled.is_set():
+            raise Cancelled("cancelled on request")
         if self._listener is not None:
             self._listener(stage, min(max(fraction, 0.0), 1.0))
 
@@ -56,24 +52,6 @@ class Monitor:
         ``label``, when given, is put in front of every stage that the sub-task reports.
         """
         return _Part(self, start, stop, label)
-
-    def quiet(self) -> Monitor:
-        """A monitor that can be cancelled with this one but tells nothing: for work beside other work."""
-        return _Quiet(self)
-
-
-class _Quiet(Monitor):
-    def __init__(self, parent: Monitor) -> None:
-        self._parent = parent
-
-    def cancel(self) -> None:
-        self._parent.cancel()
-
-    def check(self) -> None:
-        self._parent.check()
-
-    def report(self, stage: str, fraction: float) -> None:
-        self.check()
 
 
 class _Part(Monitor):
@@ -85,9 +63,6 @@ class _Part(Monitor):
 
     def cancel(self) -> None:
         self._parent.cancel()
-
-    def check(self) -> None:
-        self._parent.check()
 
     def report(self, stage: str, fraction: float) -> None:
         fraction = min(max(fraction, 0.0), 1.0)

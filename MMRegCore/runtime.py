@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from MMRegCore.errors import DeviceError
-
-T = TypeVar("T")
 
 GIB = 1024**3
 # Enough that parts of a cost volume overlap little; more would not be faster on a CPU.
@@ -59,28 +54,6 @@ def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) ->
     if device.type == "cuda":
         return int(0.6 * torch.cuda.mem_get_info(device)[0])
     return min(_CPU_DEFAULT_BYTES, max(available_memory_bytes() // 2, GIB // 4))
-
-
-def side_by_side(first: Callable[[], T], second: Callable[[], T], device: torch.device) -> tuple[T, T]:
-    """Run two independent pieces of work; on a CPU at the same time, each with half of the threads.
-
-    Many small operations share two threads badly one by one and well this way.  An error in either is raised once both
-    have ended.
-    """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads < 2:
-        return first(), second()
-
-    def with_half(work: Callable[[], T]) -> T:
-        torch.set_num_threads(threads // 2)
-        return work()
-
-    try:
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="mmreg") as pool:
-            futures = [pool.submit(with_half, work) for work in (first, second)]
-        return futures[0].result(), futures[1].result()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def available_memory_bytes() -> int:

@@ -23,7 +23,7 @@ def solve(
     """Find the displacement that balances cost and smoothness.
 
     In turn, for each coefficient c: ``v(x) = argmin_d cost(d, x) + c·|d − u(x)|²`` over all displacements, then
-    ``u`` = 3³ average of ``v`` (Heinrich et al., MICCAI 2014; Siebert et al., 2021).  The weight-balanced form of MCBO
+    ``u`` = 3³ average of ``v`` (Heinrich et al., WBIR 2014; Siebert et al., 2021).  The weight-balanced form of MCBO
     returns the mean of the iterates u instead of the last one.
 
     Parameters

@@ -12,7 +12,7 @@ def make_inverse_consistent(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Meet half-way, again and again, between each field and the inverse that the other one claims.
 
-    ``u ← ½(u − v∘(id + u))`` and ``v ← ½(v − u∘(id + v))`` (Heinrich et al., MICCAI 2014).
+    ``u ← ½(u − v∘(id + u))`` and ``v ← ½(v − u∘(id + v))`` (Siebert et al., 2021).
 
     Parameters
     ----------
