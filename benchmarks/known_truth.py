@@ -12,7 +12,8 @@ from MMRegCore.simulate import BrainShiftSettings, load_template, simulate, smoo
 from MMRegCore.warp import warp
 
 AMPLITUDE_MM = 8.0
-WAVELENGTH_MM = 60.0
+# Shortest wave of the field: as smooth as brain shift, and harder than that.
+WAVELENGTHS_MM = (100.0, 60.0)
 SITES = {"right fronto-temporal": (0.95, 0.2, 0.1), "left frontal": (-0.9, 0.3, 0.4)}
 
 
@@ -22,12 +23,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for patient in ("07", "19"):
         t1, t2 = (read_volume(folder / f"patient{patient}_{name}.nii.gz", name=name) for name in ("T1", "T2"))
-        for seed in (1, 2):
-            truth = smooth_random_field(t1.grid, amplitude_mm=AMPLITUDE_MM, wavelength_mm=WAVELENGTH_MM, seed=seed)
+        for wavelength_mm in WAVELENGTHS_MM:
+            truth = smooth_random_field(t1.grid, AMPLITUDE_MM, wavelength_mm, seed=1)
             deformed = warp(t1.data[None], truth.to_voxel(), padding_mode="zeros")[0]
             # The images are skull-stripped: outside the brain they are zero.
             brain = deformed[0].abs() > 1e-3
-            rows.append(_measured(f"open_ms {patient}, field {seed}", t1.with_data(deformed), [t2], truth, brain))
+            name = f"open_ms {patient}, waves from {wavelength_mm:g} mm"
+            rows.append(_measured(name, t1.with_data(deformed), [t2], truth, brain))
             print(rows[-1], flush=True)
     anatomy = load_template()
     for site, direction in SITES.items():

@@ -44,8 +44,8 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table; the first row names the columns."""
-    columns = list(rows[0])
+    """Lines of a Markdown table, with a column for every key that a row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
     return [
         "| " + " | ".join(columns) + " |",
