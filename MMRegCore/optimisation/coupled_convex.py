@@ -87,17 +87,17 @@ def _best(cost: torch.Tensor, smooth: torch.Tensor, coefficient: float, candidat
         here = slice(start, min(start + chunk, count))
         # |d − u|² is a sum over the axes, so each axis has a table of its own.
         penalty = (steps - target[..., here]).square_().mul_(coefficient)
-        index[here] = _argmin(cost[..., here], penalty)
+        index[here] = _argmin(cost[..., here], penalty, coefficient > 0)
     return candidates[index].T.reshape(smooth.shape)
 
 
-def _argmin(cost: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
+def _argmin(cost: torch.Tensor, penalty: torch.Tensor, coupled: bool) -> torch.Tensor:
     """(n,): index of the smallest cost + penalties, axis by axis.
 
     Minima over an axis are vectorised where a plain argmin is not: the w axis is folded first, the few survivors after.
     """
     width, count = cost.shape[0], cost.shape[-1]
-    over_w = (cost + penalty[2]).amin(dim=2)
+    over_w = (cost + penalty[2] if coupled else cost).amin(dim=2)
     over_w += penalty[1]
     best_d = (over_w.amin(dim=1) + penalty[0]).min(dim=0).indices
     best_h = over_w.gather(0, best_d.expand(1, width, count))[0].min(dim=0).indices
