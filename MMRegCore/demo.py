@@ -12,8 +12,11 @@ from MMRegCore.evaluate import target_registration_error
 from MMRegCore.io import Landmarks, staged_folder, write_landmarks, write_volume
 from MMRegCore.monitor import Monitor
 from MMRegCore.pipeline import register
-from MMRegCore.simulate import SimulatedCase, load_template, simulate
+from MMRegCore.simulate import BrainShiftSettings, SimulatedCase, load_template, simulate
 from MMRegCore.transform import SpatialTransform
+
+# As on average over the cases of RESECT; a drawn shift may be too small to show anything.
+MEAN_SHIFT_MM = 5.0
 
 
 def run_demo(
@@ -46,7 +49,7 @@ def run_demo(
     """
     monitor = monitor if monitor is not None else Monitor()
     monitor.report("simulating the ultrasound", 0.0)
-    case = simulate(load_template(), seed=seed)
+    case = simulate(load_template(), shift=BrainShiftSettings(mean_mm=MEAN_SHIFT_MM), seed=seed)
     # The mask is left out: finding the field of view is part of the task.
     fixed = case.fixed.with_mask(None)
     result = register(

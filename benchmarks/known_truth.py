@@ -33,10 +33,10 @@ def main() -> None:
             print(rows[-1], flush=True)
     anatomy = load_template()
     for site, direction in SITES.items():
-        for peak_mm in (3.0, 6.0):
-            case = simulate(anatomy, entry_direction_ras=direction, shift=BrainShiftSettings(peak_mm=peak_mm), seed=11)
+        for mean_mm in (2.0, 5.0):
+            case = simulate(anatomy, entry_direction_ras=direction, shift=BrainShiftSettings(mean_mm=mean_mm), seed=11)
             cone = case.fixed.mask if case.fixed.mask is not None else case.fixed.data[0] > 0
-            name = f"simulated ultrasound, {site}, {peak_mm:g} mm"
+            name = f"simulated ultrasound, {site}, mean shift {mean_mm:g} mm"
             rows.append(_measured(name, case.fixed.with_mask(None), list(case.moving), case.truth, cone))
             print(rows[-1], flush=True)
     record.write(

@@ -1,14 +1,16 @@
 """Intraoperative ultrasound with known truth, simulated from MR."""
 
 from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps, anatomy_from_mr
-from MMRegCore.simulate.brain_shift import BrainShiftSettings, brain_shift, smooth_random_field
+from MMRegCore.simulate.brain_shift import BrainShift, BrainShiftSettings, draw_brain_shift
 from MMRegCore.simulate.case import SimulatedCase, simulate
 from MMRegCore.simulate.craniotomy import Cone, ConeSettings, Probe, place_probe
+from MMRegCore.simulate.random_field import smooth_random_field
 from MMRegCore.simulate.template import load_template
 from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
 
 __all__ = [
     "Anatomy",
+    "BrainShift",
     "BrainShiftSettings",
     "Cone",
     "ConeSettings",
@@ -17,7 +19,7 @@ __all__ = [
     "UltrasoundSettings",
     "anatomy_from_maps",
     "anatomy_from_mr",
-    "brain_shift",
+    "draw_brain_shift",
     "load_template",
     "place_probe",
     "simulate",

@@ -12,7 +12,7 @@ from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array, transform_points
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy, depth_below_surface_mm
-from MMRegCore.simulate.brain_shift import BrainShiftSettings, brain_shift, gravity_direction
+from MMRegCore.simulate.brain_shift import BrainShiftSettings, draw_brain_shift, gravity_direction
 from MMRegCore.simulate.craniotomy import Cone, ConeSettings, place_probe
 from MMRegCore.simulate.noise import gaussian_blur
 from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
@@ -83,11 +83,12 @@ def simulate(
     shift = shift or BrainShiftSettings()
     probe = place_probe(anatomy, entry_direction_ras)
     # The probe rests on the sunken surface.
-    sunk_mm = shift.peak_mm * float(gravity_direction(probe, shift) @ probe.beam_ras)
-    field_of_view = Cone(probe.moved(sunk_mm), cone or ConeSettings(), seed)
+    sunk_mm = shift.sinking_mm * float(gravity_direction(probe, shift) @ probe.beam_ras)
+    drawn = draw_brain_shift(Cone(probe.moved(sunk_mm), cone or ConeSettings(), seed), shift, seed=seed)
+    field_of_view = Cone(drawn.tracked_probe, cone or ConeSettings(), seed)
     grid = field_of_view.grid(spacing_mm)
     mask = torch.from_numpy(field_of_view.contains(grid.points_ras()))
-    truth = brain_shift(grid, mask, field_of_view.probe, shift, seed=seed)
+    truth = drawn.field(grid)
     fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, seed=seed)
     points = structural_points(anatomy, truth, mask, landmarks)
     return SimulatedCase(fixed, anatomy.images, truth, points, points + displacement_at(truth, points))

@@ -230,6 +230,14 @@ def _tremor(frames: int, tremor_mm: float, seed: int) -> Array:
     return cast(Array, drift / max(float(drift.std()), 1e-12) * tremor_mm * np.array([[1.0], [0.5]]))
 
 
+def rotation_about(vector: Array) -> Array:
+    """(3, 3): the rotation about ``vector`` (3,) by its length in rad (Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    x, y, z = np.asarray(vector, dtype=np.float64) / max(angle, 1e-12)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return cast(Array, np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross))
+
+
 def _rotation(turn_deg: Sequence[float]) -> Array:
     matrix = np.eye(3)
     for axis, angle in enumerate(np.radians(np.asarray(turn_deg, dtype=np.float64))):
