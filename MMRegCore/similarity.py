@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from MMRegCore.errors import InputError
 
@@ -68,6 +69,132 @@ def normalised_mutual_information(
     if float(together) <= 0:
         return torch.ones_like(together)
     return (_entropy(joint.sum(dim=1)) + _entropy(joint.sum(dim=0))) / together
+
+
+def lc2(
+    fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, radius: int = 4, stride: int = 1
+) -> torch.Tensor:
+    """LC² (Wein et al. 2008, Fuerst et al. 2014): the share of an ultrasound's variance that the MR explains.
+
+    In each patch the ultrasound is fitted by a linear combination of a constant, the MR's intensity and its gradient
+    magnitude (each of them of every MR); the explained shares are averaged with the patch's standard deviation for
+    weight: 0 is nothing, 1 is everything.
+
+    Parameters
+    ----------
+    fixed : Tensor, (B, 1, D, H, W)
+        Ultrasound.
+    moving : Tensor, (B, K, D, H, W)
+        What may explain it; see `lc2_regressors`.
+    mask : Tensor, (B, 1, D, H, W), bool
+        Where to compare.
+    radius : int
+        Half-width of the patch in voxels.
+    stride : int
+        Distance of the patches' centres in voxels.
+
+    Returns
+    -------
+    Tensor, (), differentiable in both images.
+
+    Raises
+    ------
+    InputError
+        When sizes differ or the mask is empty.
+    """
+    _check(fixed, moving[:, :1], mask)
+    where = mask.to(fixed.dtype)
+    share, variance, support = explained_share(
+        standardised(fixed, where), standardised(moving, where), where, radius=radius, stride=stride
+    )
+    # The root of nothing has no slope.
+    weight = (variance + 1e-12 * (1 + variance.detach().amax())).sqrt() * support
+    return (share * weight).sum() / weight.sum()
+
+
+def lc2_regressors(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, 2, D, H, W): intensity and gradient magnitude of an MR (B, 1, D, H, W), each standardised over a mask."""
+    slopes = [torch.gradient(images, dim=axis)[0] for axis in (2, 3, 4) if images.shape[axis] > 1]
+    magnitude = torch.stack(slopes).norm(dim=0)
+    return torch.cat([standardised(images, mask), standardised(magnitude, mask)], dim=1)
+
+
+def standardised(images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(B, C, D, H, W) with zero mean and unit variance over a weight (B, 1, D, H, W); zero where it is constant."""
+    everywhere = (2, 3, 4)
+    share = weight / weight.sum(dim=everywhere, keepdim=True).clamp(min=1e-12)
+    centred = images - (images * share).sum(dim=everywhere, keepdim=True)
+    variance = (centred.square() * share).sum(dim=everywhere, keepdim=True)
+    return centred / variance.clamp(min=1e-12).sqrt()
+
+
+def explained_share(
+    fixed: torch.Tensor,
+    regressors: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    radius: int,
+    stride: int = 1,
+    ridge: float = 1e-2,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Share of each patch's variance that a linear combination of regressors and a constant explains.
+
+    Parameters
+    ----------
+    fixed : Tensor, (B, 1, D, H, W)
+    regressors : Tensor, (B, K, D, H, W)
+        Of about unit variance, so that ``ridge`` means something.
+    weight : Tensor, (B, 1, D, H, W)
+        Evidence in [0, 1].
+    radius, stride : int
+        Half-width and distance of the patches in voxels.
+    ridge : float
+        Variance below which a patch counts as flat.
+
+    Returns
+    -------
+    share, variance, support : Tensor, (B, 1, d, h, w)
+        Share in [0, 1), variance of ``fixed``, and the patch's mean weight; zeros count outside the image.
+    """
+    channels = torch.cat([torch.ones_like(fixed), fixed, regressors], dim=1)
+    weighted = channels * weight
+    count = channels.shape[1]
+    # All products of two channels: the first row holds the support and the means.
+    moments = _patch_mean(
+        torch.cat([weighted[:, i : i + 1] * channels[:, i:] for i in range(count)], dim=1), radius, stride
+    )
+    support = moments[:, :1]
+    rows = dict(
+        zip(
+            [(i, j) for i in range(count) for j in range(i, count)],
+            (moments / support.clamp(min=1e-6)).split(1, dim=1),
+            strict=True,
+        )
+    )
+    covariance = {(i, j): rows[i, j] - rows[0, i] * rows[0, j] for i in range(1, count) for j in range(i, count)}
+    variance = covariance[1, 1].clamp(min=0)
+    explained = torch.zeros_like(variance)
+    # Elimination, one regressor after the other: what each explains of what those before it left.
+    for k in range(2, count):
+        pivot = covariance[k, k].clamp(min=0) + ridge
+        explained = explained + covariance[1, k].square() / pivot
+        for j in range(k + 1, count):
+            factor = covariance[k, j] / pivot
+            covariance[1, j] = covariance[1, j] - factor * covariance[1, k]
+            for m in range(j, count):
+                covariance[j, m] = covariance[j, m] - factor * covariance[k, m]
+    return (explained / (variance + ridge)).clamp(0, 0.999), variance, support
+
+
+def _patch_mean(volume: torch.Tensor, radius: int, stride: int) -> torch.Tensor:
+    """Mean over boxes of half-width ``radius``, every ``stride`` voxels, zeros outside; axis by axis."""
+    size = 2 * radius + 1
+    for axis in (4, 3, 2):
+        kernel, step, pad = [1, 1, 1], [1, 1, 1], [0] * 6
+        kernel[axis - 2], step[axis - 2] = size, stride
+        pad[2 * (4 - axis)] = pad[2 * (4 - axis) + 1] = radius
+        volume = F.avg_pool3d(F.pad(volume, pad), kernel, stride=step)
+    return volume
 
 
 def _binned(values: torch.Tensor, bins: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MMRegCore.errors import InputError
-from MMRegCore.similarity import mind_distance, normalised_mutual_information
+from MMRegCore.similarity import explained_share, lc2, lc2_regressors, mind_distance, normalised_mutual_information
 
 SHAPE = (1, 1, 9, 11, 10)
 
@@ -106,3 +106,59 @@ def test_unusable_input_is_named(term: Callable[..., torch.Tensor], mask: torch.
         term(noise(0), noise(1)[..., :-1], mask)
     with pytest.raises(InputError, match="a mask"):
         term(noise(0), noise(1), mask[0, 0])
+
+
+def explained_by_least_squares(u: np.ndarray, regressors: list[np.ndarray]) -> float:
+    design = np.stack([np.ones_like(u), *regressors], axis=1)
+    rest = u - design @ np.linalg.lstsq(design, u, rcond=None)[0]
+    return 1 - rest.var() / u.var()
+
+
+def test_the_explained_share_is_that_of_least_squares_in_each_patch(mask: torch.Tensor) -> None:
+    fixed, regressors, weight = noise(5).double(), noise(6, 4).double(), mask.double()
+    share, variance, support = explained_share(fixed, regressors, weight, radius=1, ridge=0)
+    for d, h, w in ((3, 4, 2), (2, 3, 1), (7, 8, 6)):  # inside, and where the mask cuts the patch
+        patch = tuple(slice(max(n - 1, 0), n + 2) for n in (d, h, w))
+        inside = mask[0, 0][patch].numpy()
+        u = fixed[0, 0][patch].numpy()[inside]
+        columns = [regressors[0, k][patch].numpy()[inside] for k in range(4)]
+        assert float(support[0, 0, d, h, w]) == pytest.approx(inside.sum() / 27)
+        assert float(variance[0, 0, d, h, w]) == pytest.approx(u.var(), rel=1e-6)
+        assert float(share[0, 0, d, h, w]) == pytest.approx(
+            min(explained_by_least_squares(u, columns), 0.999), rel=1e-6
+        )
+
+
+def test_a_stride_picks_every_second_patch(mask: torch.Tensor) -> None:
+    every = explained_share(noise(5), noise(6, 2), mask.float(), radius=2)
+    some = explained_share(noise(5), noise(6, 2), mask.float(), radius=2, stride=2)
+    for a, b in zip(every, some, strict=True):
+        torch.testing.assert_close(a[..., ::2, ::2, ::2], b)
+
+
+def test_lc2_sees_through_an_unknown_linear_relation_and_nothing_else() -> None:
+    image = torch.nn.functional.avg_pool3d(noise(7).repeat(1, 1, 3, 3, 3), 3, stride=1)
+    everywhere = torch.ones_like(image, dtype=torch.bool)
+    regressors = lc2_regressors(image, everywhere.float())
+    related = 40 - 3 * regressors[:, :1] + 2 * regressors[:, 1:]
+    assert float(lc2(related, regressors, everywhere, radius=2)) > 0.97
+    assert float(lc2(related.flip(2), regressors, everywhere, radius=2)) < 0.3
+
+
+def test_lc2_does_not_change_with_brightness_and_contrast() -> None:
+    fixed, regressors, everywhere = noise(8), noise(9, 2), torch.ones(SHAPE, dtype=torch.bool)
+    once = float(lc2(fixed, regressors, everywhere, radius=2))
+    again = float(lc2(200 + 50 * fixed, 7 - 30 * regressors, everywhere, radius=2))
+    assert again == pytest.approx(once, rel=1e-4)
+
+
+def test_lc2_has_the_right_gradient(mask: torch.Tensor) -> None:
+    small = (slice(None), slice(None), slice(1, 5), slice(2, 6), slice(0, 4))
+    fixed = noise(2)[small].double().requires_grad_()
+    moving = noise(3, 2)[small].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: lc2(a, b, mask[small], radius=1), [fixed, moving])
+
+
+def test_lc2_refuses_images_of_different_sizes(mask: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="expected two images"):
+        lc2(noise(0), noise(1, 2)[..., :-1], mask)
