@@ -1,0 +1,289 @@
+"""Nodes to files and back, the form in the scene, what a result folder becomes; without any process."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
+
+import slicer
+import torch
+import vtk
+
+from MMRegCore.errors import InputError
+from MMRegCore.io import read_transform, read_volume, write_transform, write_volume
+from MMRegCore.transform import SpatialTransform, composite_from_field
+from MMRegSlicerLib import mrml_bridge
+from MMRegSlicerLib.parameters import Parameters
+from MMRegSlicerLib.request import Mask, Moving, Request
+from MMRegSlicerLib.result import Result, add_result
+from mrml_scene import (
+    add_linear,
+    add_points,
+    add_segmentation,
+    add_volume,
+    new_scene,
+    node_ids,
+    points_in_world,
+    snapshot,
+    translation,
+)
+
+SHAPE = (24, 30, 28)
+
+
+@pytest.fixture
+def ultrasound(scene, oblique_grid):
+    values = np.arange(np.prod(oblique_grid.shape)).reshape(oblique_grid.shape)
+    return add_volume(scene, "US", values, oblique_grid.ras_from_ijk)
+
+
+@pytest.fixture
+def mr(scene, oblique_grid):
+    return add_volume(scene, "T1", np.ones(SHAPE), oblique_grid.ras_from_ijk)
+
+
+@pytest.fixture
+def transform(oblique_grid, smooth_field) -> SpatialTransform:
+    matrix = translation(4, -11, 6)
+    field = composite_from_field(smooth_field(oblique_grid, 3.0), torch.ones(oblique_grid.shape))
+    return field.then(SpatialTransform.from_matrix(matrix))
+
+
+@pytest.fixture
+def folder(tmp_path, oblique_grid, smooth_volume, transform) -> Path:
+    """What the process writes, and one map that a later version might add."""
+    write_transform(transform, tmp_path / "transform.h5")
+    for name in ("warped_T1", "expected_error"):
+        write_volume(smooth_volume(oblique_grid), tmp_path / f"{name}.nii.gz")
+    verdict = {"level": "review", "reasons": ["the deformation is large"]}
+    (tmp_path / "result.json").write_text(json.dumps({"provenance": {}, "qa": {"verdict": verdict}}))
+    (tmp_path / "report.html").write_text("<html>Größe</html>", encoding="utf-8")
+    return tmp_path
+
+
+class TestFiles:
+    def test_a_volume_lies_where_its_node_says_and_the_node_stays_as_it_was(self, scene, ultrasound, tmp_path):
+        storage = scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+        storage.SetFileName("/somewhere/else.nrrd")
+        ultrasound.SetAndObserveStorageNodeID(storage.GetID())
+        ultrasound.SetAndObserveTransformNodeID(add_linear(scene, "t", translation(50, 0, 0)).GetID())
+        before = snapshot(ultrasound), node_ids(scene)
+        mrml_bridge.write_volume(ultrasound, tmp_path / "us.nrrd")
+        assert (snapshot(ultrasound), node_ids(scene)) == before
+        written = read_volume(tmp_path / "us.nrrd")
+        np.testing.assert_allclose(written.grid.ras_from_ijk, slicer_matrix(ultrasound), atol=1e-4)
+        np.testing.assert_array_equal(written.data[0].numpy(), slicer.util.arrayFromVolume(ultrasound))
+
+    def test_a_file_that_cannot_be_made_is_an_error(self, ultrasound, tmp_path):
+        (tmp_path / "nowhere").write_text("a file, not a folder")
+        with pytest.raises(InputError, match="could not write"):
+            mrml_bridge.write_volume(ultrasound, tmp_path / "nowhere" / "us.nrrd")
+
+    def test_a_segment_lies_on_its_image_even_below_another_transform(self, scene, ultrasound, tmp_path):
+        inside = np.zeros(SHAPE, dtype=np.uint8)
+        inside[5:12, 6:20, 7:15] = 1
+        segmentation, segment = add_segmentation(scene, "Seg", ultrasound, inside)
+        for node in (ultrasound, segmentation):
+            node.SetAndObserveTransformNodeID(
+                add_linear(scene, node.GetName(), translation(20, 0, 0)).GetID()
+            )  # two transforms, the same place
+        before = node_ids(scene)
+        mrml_bridge.write_mask(Mask(segmentation, segment), ultrasound, tmp_path / "mask.nrrd")
+        assert node_ids(scene) == before
+        written = read_volume(tmp_path / "mask.nrrd")
+        np.testing.assert_array_equal(written.data[0].numpy() > 0, inside > 0)
+
+    def test_the_start_goes_through_everything_above_both(self, scene, ultrasound, mr, tmp_path):
+        above_us = add_linear(scene, "a", translation(1, 2, 3), add_linear(scene, "b", np.diag([2.0, 1, 1, 1])))
+        above_mr = add_linear(scene, "c", translation(0, 0, 50))
+        ultrasound.SetAndObserveTransformNodeID(above_us.GetID())
+        assert mrml_bridge.write_start(ultrasound, above_mr, tmp_path / "start.h5")
+        found = read_transform(tmp_path / "start.h5").apply(np.array([[10.0, 20.0, 30.0]]))
+        np.testing.assert_allclose(found, [[22.0, 22.0, -17.0]])
+        assert not mrml_bridge.write_start(ultrasound, above_us, tmp_path / "none.h5")
+
+    def test_a_bent_start_is_kept_bent(self, scene, ultrasound, transform, oblique_grid, tmp_path):
+        write_transform(transform, tmp_path / "bent.h5")
+        bent = mrml_bridge.read_transform(tmp_path / "bent.h5", scene, "bent")
+        shift = add_linear(scene, "shift", translation(0, 0, 5))
+        ultrasound.SetAndObserveTransformNodeID(shift.GetID())
+        mrml_bridge.write_start(ultrasound, bent, tmp_path / "start.h5")
+        points = oblique_grid.points_ras()[::7, ::7, ::7].reshape(-1, 3)
+        expected = transform.apply(points + np.array([0, 0, 5]))
+        np.testing.assert_allclose(read_transform(tmp_path / "start.h5").apply(points), expected, atol=1e-3)
+
+
+def slicer_matrix(node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+class TestForm:
+    def test_saved_in_a_bundle_and_read_back(self, scene, ultrasound, mr, folder, tmp_path):
+        segmentation, segment = add_segmentation(scene, "Seg", ultrasound, np.ones(SHAPE))
+        request = Request(
+            fixed=ultrasound,
+            moving=(Moving(mr), Moving()),
+            fixed_mask=Mask(segmentation, segment),
+            start=add_linear(scene, "start", translation(1, 0, 0)),
+            preset="mcbo-published",
+            changes={"mcbo.half_width": "5"},
+            device="cpu",
+            name="first ultrasound",
+        )
+        node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")
+        parameters = Parameters(node)
+        parameters.request = request
+        assert parameters.request == request
+        parameters.result_transform = add_result(folder, Request(fixed=ultrasound, moving=(Moving(mr),))).transform
+        shown = slicer.util.arrayFromVolume(Result(parameters.result_transform).warped[0]).copy()
+        assert scene.WriteToMRB(str(tmp_path / "case.mrb"))
+
+        loaded = new_scene(tmp_path)
+        assert loaded.ReadFromMRB(str(tmp_path / "case.mrb"), True, slicer.vtkMRMLMessageCollection())
+        parameters = Parameters(loaded.GetFirstNodeByName("MMReg"))
+        again = parameters.request
+        assert [again.fixed.GetName(), again.moving_nodes[0].GetName(), again.start.GetName()] == ["US", "T1", "start"]
+        assert (len(again.moving), again.fixed_mask.segment_id) == (2, segment)
+        assert (again.preset, again.changes, again.device, again.name) == (
+            request.preset,
+            request.changes,
+            request.device,
+            request.name,
+        )
+        result = Result(parameters.result_transform)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(result.warped[0]), shown)
+        assert result.numbers["verdict"]["level"] == "review"
+        assert result.report == "<html>Größe</html>"
+        assert again.moving_nodes[0].GetTransformNodeID() == result.transform.GetID()
+        result.discard()
+        assert again.moving_nodes[0].GetTransformNodeID() is None
+        assert loaded.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
+
+    def test_several_forms_live_side_by_side_and_tell_once(self, scene, ultrasound, mr):
+        forms = [Parameters(scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")) for _ in range(2)]
+        told = []
+        forms[0].node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: told.append(1))
+        forms[0].request = Request(fixed=ultrasound, moving=(Moving(mr), Moving(mr)), preset="x")
+        assert told == [1]
+        assert forms[1].request == Request()
+        forms[0].request = Request(fixed=ultrasound, moving=(Moving(mr),))
+        assert len(forms[0].request.moving) == 1
+        scene.RemoveNode(ultrasound)
+        assert forms[0].request.fixed is None
+
+    @pytest.mark.parametrize("text", ["not JSON", "[1]"])
+    def test_opens_with_settings_that_somebody_spoilt(self, scene, text):
+        node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")
+        node.SetParameter("changes", text)
+        assert Parameters(node).request.changes == {}
+
+
+class TestWhyNot:
+    def test_names_what_is_missing(self, scene, ultrasound, mr):
+        assert "ultrasound" in Request().why_not()
+        assert "MR" in Request(fixed=ultrasound).why_not()
+        assert "twice" in Request(ultrasound, (Moving(ultrasound),)).why_not()
+        assert "twice" in Request(ultrasound, (Moving(mr), Moving(mr))).why_not()
+        assert Request(ultrasound, (Moving(mr), Moving())).why_not() == ""
+        assert "half_width" in Request(ultrasound, (Moving(mr),), changes={"mcbo.half_width": "99"}).why_not()
+        assert "preset" in Request(ultrasound, (Moving(mr),), preset="unknown").why_not()
+
+    def test_refuses_what_is_no_single_valued_image(self, scene, ultrasound):
+        empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+        colour = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colour")
+        slicer.util.updateVolumeFromArray(colour, np.zeros((4, 4, 4, 3), dtype=np.uint8))
+        assert "empty holds no image" in Request(ultrasound, (Moving(empty),)).why_not()
+        assert "colour" in Request(ultrasound, (Moving(colour),)).why_not()
+
+    def test_refuses_masks_and_mr_that_lie_elsewhere(self, scene, ultrasound, mr):
+        other = add_volume(scene, "FLAIR", np.ones(SHAPE), np.eye(4))
+        moved = add_linear(scene, "moved", translation(1, 0, 0))
+        other.SetAndObserveTransformNodeID(moved.GetID())
+        assert "different transforms" in Request(ultrasound, (Moving(mr), Moving(other))).why_not()
+        assert Request(ultrasound, (Moving(mr), Moving(other)), start=moved).why_not() == ""
+        assert "same transform" in Request(ultrasound, (Moving(mr),), fixed_mask=Mask(other)).why_not()
+        segmentation, _ = add_segmentation(scene, "Seg", ultrasound, np.ones(SHAPE))
+        assert "segment" in Request(ultrasound, (Moving(mr),), fixed_mask=Mask(segmentation)).why_not()
+
+    def test_says_when_the_start_is_only_the_upper_part_of_the_chain(self, scene, ultrasound, mr):
+        upper = add_linear(scene, "tracker", translation(9, 0, 0))
+        lower = add_linear(scene, "calibration", translation(1, 0, 0), upper)
+        mr.SetAndObserveTransformNodeID(lower.GetID())
+        assert "calibration would be left out" in Request(ultrasound, (Moving(mr),), start=upper).start_advice()
+        assert Request(ultrasound, (Moving(mr),), start=lower).start_advice() == ""
+        assert Request(ultrasound, (Moving(mr),)).start_advice() == ""
+
+
+class TestResult:
+    @pytest.fixture
+    def request_(self, ultrasound, mr) -> Request:
+        return Request(ultrasound, (Moving(mr),))
+
+    def test_takes_what_the_folder_holds(self, scene, request_, folder):
+        result = add_result(folder, request_)
+        assert [node.GetName() for node in result.maps] == ["T1 to US: expected error"]
+        assert result.numbers == {"verdict": {"level": "review", "reasons": ["the deformation is large"]}}
+        assert result.report == "<html>Größe</html>"
+        assert result.fixed is request_.fixed
+        assert all(node.GetStorageNode() is None for node in (*result.warped, *result.maps, result.transform))
+
+    def test_a_folder_with_the_transform_alone_will_do(self, scene, request_, folder):
+        for path in folder.iterdir():
+            if path.name != "transform.h5":
+                path.unlink()
+        result = add_result(folder, request_)
+        assert (result.warped, result.maps, result.numbers, result.report) == ((), (), {}, "")
+
+    def test_points_land_where_the_core_puts_them(self, scene, request_, folder, transform, oblique_grid):
+        inside = oblique_grid.points_ras()[3:-3:6, 3:-3:6, 3:-3:6].reshape(-1, 3)
+        fixed = np.concatenate([inside, oblique_grid.centre_ras + np.array([[200.0, 0, 0], [0, -150, 90]])])
+        points = add_points(scene, "points", transform.apply(fixed))
+        add_result(folder, request_).apply_to(points)
+        np.testing.assert_allclose(points_in_world(points), fixed, atol=1e-3)
+
+    @pytest.mark.parametrize("broken", ["transform.h5", "warped_T1.nii.gz", "result.json"])
+    def test_a_file_that_cannot_be_read_leaves_the_scene_as_it_was(self, scene, request_, folder, mr, broken):
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        before = node_ids(scene), snapshot(mr)
+        (folder / broken).write_bytes(b"no")
+        with pytest.raises((InputError, ValueError)):
+            add_result(folder, request_)
+        assert (node_ids(scene), snapshot(mr)) == before
+
+    def test_discard_restores_every_parent_and_other_results_stay(self, scene, request_, folder, mr):
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        plan = add_linear(scene, "plan", translation(1, 1, 1))
+        model = scene.AddNewNodeByClass("vtkMRMLModelNode", "tract")
+        model.SetAndObserveTransformNodeID(plan.GetID())
+        mr.SetAndObserveTransformNodeID(plan.GetID())
+        before = snapshot(mr)
+        first = add_result(folder, request_)
+        first.apply_to(model)
+        between = node_ids(scene)
+        second = add_result(folder, request_)
+        assert mr.GetTransformNodeID() == second.transform.GetID()
+        second.discard()
+        assert node_ids(scene) == between
+        assert mr.GetTransformNodeID() == first.transform.GetID()
+        first.discard()
+        assert snapshot(mr) == before
+        assert model.GetTransformNodeID() == plan.GetID()
+
+    def test_accepting_hardens_only_when_asked(self, scene, request_, folder, mr):
+        points = add_points(scene, "plan", np.array([[0.0, 0, 0]]))
+        result = add_result(folder, request_)
+        result.apply_to(points)
+        seen = points_in_world(points)
+        result.accept()
+        assert result.accepted
+        assert points.GetTransformNodeID() == result.transform.GetID()
+        result.take_from(mr)
+        result.accept(harden=True)
+        assert points.GetTransformNodeID() is None
+        np.testing.assert_allclose(points_in_world(points), seen, atol=1e-6)
+        assert mr.GetTransformNodeID() is None

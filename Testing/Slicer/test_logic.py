@@ -1,0 +1,216 @@
+"""Registration from nodes to nodes through the real process: result, chain of transforms, cancel, errors."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
+
+import slicer
+
+from MMRegCore.errors import Cancelled, InputError, MMRegError
+from MMRegSlicerLib.logic import MMRegSlicerLogic
+from MMRegSlicerLib.result import Result
+from mrml_scene import add_linear, add_points, node_ids, points_in_world, small_case, snapshot, translation
+
+SHIFT_MM = np.array([3.0, -1.5, 1.5])
+QUICK = {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2", "mcbo.inverse_consistency_iterations": "3"}
+
+
+@pytest.fixture
+def logic(monkeypatch, tmp_path) -> MMRegSlicerLogic:
+    """The logic, with temporary folders where the test can count them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return MMRegSlicerLogic()
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def case(scene, blobs):
+    return small_case(scene, blobs, SHIFT_MM)
+
+
+def test_registers_and_leaves_everything_in_one_folder(scene, case, logic, tmp_path):
+    ultrasound, mr = case
+    points = np.array([[4.0, -6.0, 3.0], [-8.0, 2.0, 7.0], [0.0, 9.0, -9.0]])
+    landmarks = add_points(scene, "in MR", points + SHIFT_MM)
+    before = node_ids(scene), snapshot(ultrasound), snapshot(mr)
+
+    result = logic.register(ultrasound, mr, changes=QUICK, device="cpu")
+
+    assert list(tmp_path.iterdir()) == []
+    result.apply_to(landmarks)
+    error_mm = np.linalg.norm(points_in_world(landmarks) - points, axis=1)
+    assert error_mm.max() < 0.4 * np.linalg.norm(SHIFT_MM)
+    assert mr.GetTransformNodeID() == result.transform.GetID()
+    assert [node.GetName() for node in result.warped] == ["T1 to Ultrasound: T1 registered"]
+    assert slicer.util.arrayFromVolume(result.warped[0]).shape == slicer.util.arrayFromVolume(ultrasound).shape
+    assert result.numbers["displacement_mm"]["mean"] > 1
+    assert "<html" in result.report
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.transform))
+    assert hierarchy.GetItemName(folder) == "T1 to Ultrasound"
+    assert all(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == folder for node in result.warped)
+    assert snapshot(ultrasound) == before[1]
+
+    result.show(after=False)
+    assert snapshot(mr) == before[2]
+    result.show(after=True)
+    assert result.is_shown_after
+
+    result.discard()
+    assert set(node_ids(scene)) - set(before[0]) <= {hierarchy.GetID()}
+    assert snapshot(mr) == before[2]
+    assert landmarks.GetTransformNodeID() is None
+    assert hierarchy.GetItemByName("T1 to Ultrasound") == 0
+
+
+def test_every_transform_above_either_image_counts(scene, case, logic):
+    """Tracking moves ultrasound and MR in the scene; the registration starts from there and stays below the tracker."""
+    ultrasound, mr = case
+    angle = np.deg2rad(30)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    tracker = add_linear(scene, "Tracker", translation(100, -40, 20) @ turn)
+    probe = add_linear(scene, "Probe", translation(0, 5, -60), tracker)
+    patient = add_linear(scene, "Patient", translation(0, 0, 33) @ turn.T)
+    ultrasound.SetAndObserveTransformNodeID(probe.GetID())
+    mr.SetAndObserveTransformNodeID(patient.GetID())
+    # What the MR shows at p + shift belongs to p in the ultrasound, each in its own space.
+    points = np.array([[4.0, -6.0, 3.0], [-8.0, 2.0, 7.0], [0.0, 9.0, -9.0]])
+    in_us, in_mr = add_points(scene, "in US", points), add_points(scene, "in MR", points + SHIFT_MM)
+    in_us.SetAndObserveTransformNodeID(probe.GetID())
+    # A start that is right up to the shift.
+    start = add_linear(scene, "Start", translation(100, -40, 20) @ turn @ translation(0, 5, -60))
+
+    result = logic.register(ultrasound, [mr], start=start, changes=QUICK, device="cpu")
+
+    result.apply_to(in_mr)
+    assert np.linalg.norm(points_in_world(in_mr) - points_in_world(in_us), axis=1).max() < 0.4 * 3.7
+    assert result.transform.GetTransformNodeID() == probe.GetID()
+    assert all(node.GetTransformNodeID() == probe.GetID() for node in result.warped)
+    tracker.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(translation(-7, 8, 9)))
+    assert np.linalg.norm(points_in_world(in_mr) - points_in_world(in_us), axis=1).max() < 0.4 * 3.7
+    result.discard()
+    assert mr.GetTransformNodeID() == patient.GetID()
+
+
+def test_tells_progress_and_done_in_the_thread_that_polls(case, logic):
+    told = []
+    registration = logic.start(
+        case[0], case[1], changes=QUICK, device="cpu", progress=told.append, done=told.append, failed=told.append
+    )
+    while logic.poll():
+        time.sleep(0.05)
+    assert isinstance(told[-1], Result)
+    assert registration.result is told[-1]
+    fractions = [each.fraction for each in told[:-1]]
+    assert len(fractions) > 5
+    assert fractions == sorted(fractions)
+    assert all(each.stage for each in told[:-1])
+    assert not is_alive(registration.process_id)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
+def test_cancel_leaves_nothing(scene, case, logic, tmp_path, share):
+    before = node_ids(scene), snapshot(case[0]), snapshot(case[1])
+    told, fraction = [], [-1.0]
+    registration = logic.start(
+        *case,
+        changes=QUICK,
+        device="cpu",
+        progress=lambda each: fraction.__setitem__(0, each.fraction),
+        done=told.append,
+        failed=told.append,
+    )
+    deadline = time.monotonic() + 60
+    while share and fraction[0] < share and time.monotonic() < deadline:
+        assert registration.poll()
+        time.sleep(0.01)
+    start = time.monotonic()
+    logic.cancelAll()
+    assert time.monotonic() - start < 1
+    assert not is_alive(registration.process_id)
+    assert [type(each) for each in told] == [Cancelled]
+    assert not registration.poll()
+    assert list(tmp_path.iterdir()) == []
+    assert (node_ids(scene), snapshot(case[0]), snapshot(case[1])) == before
+
+
+def test_closing_the_scene_cancels(scene, case, logic, tmp_path):
+    registration = logic.start(*case, failed=lambda error: told.append(str(error)))
+    told: list[str] = []
+    scene.Clear(0)
+    assert told == ["Cancelled because the scene was closed."]
+    assert not is_alive(registration.process_id)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_deleting_an_input_cancels(scene, case, logic, tmp_path):
+    told: list[str] = []
+    registration = logic.start(*case, failed=lambda error: told.append(str(error)))
+    scene.RemoveNode(case[1])
+    assert told == ["Cancelled because T1 was deleted."]
+    assert not is_alive(registration.process_id)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registration_that_nobody_holds_ends(case, logic, tmp_path):
+    registration = logic.start(*case)
+    process_id, folder = registration.process_id, registration.folder
+    logic.cancelAll()
+    del registration
+    assert not is_alive(process_id)
+    assert not folder.exists()
+
+
+def test_errors_of_the_process_come_as_one_line(scene, case, logic, tmp_path):
+    before = node_ids(scene)
+    far = add_linear(scene, "far", translation(500, 0, 0))
+    case[1].SetAndObserveTransformNodeID(far.GetID())
+    with pytest.raises(InputError, match=r"expected the fields of view .* to overlap") as caught:
+        logic.register(*case)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert node_ids(scene) == [*before, far.GetID()]
+
+
+def test_a_process_that_dies_is_an_error(case, logic, tmp_path):
+    registration = logic.start(*case)
+    os.kill(registration.process_id, 9)
+    with pytest.raises(MMRegError, match="ended unexpectedly"):
+        registration.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_are_told_before_anything_starts(case, logic, monkeypatch):
+    monkeypatch.setattr("MMRegSlicerLib.dependencies.find_spec", lambda name: None if name == "torch" else object())
+    with pytest.raises(MMRegError, match="torch must be installed first"):
+        logic.register(*case)
+
+
+def test_importing_the_logic_imports_neither_torch_nor_qt():
+    code = (
+        "import sys; import MMRegSlicerLib.logic; "
+        "sys.exit(str({'torch', 'qt', 'ctk', 'PySide6', 'matplotlib'} & set(sys.modules) or ''))"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "MMRegSlicer")])}
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert finished.stderr.strip() == ""
