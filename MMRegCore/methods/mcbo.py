@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import cast
 
 import torch
 
@@ -16,7 +15,7 @@ from MMRegCore.features.mind import mind_ssc
 from MMRegCore.methods.fusion import Fusion, fuse
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation import coupled_convex
-from MMRegCore.optimisation.correlation import Part, cost_volume, matching_terms
+from MMRegCore.optimisation.correlation import cost_volume, matching_terms
 from MMRegCore.optimisation.instance import optimise_instance, pool, unpool
 from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error, make_inverse_consistent
 from MMRegCore.preprocess import Prepared
@@ -167,48 +166,61 @@ def _search(pair: _Pair, settings: McboSettings, scratch: _Scratch, monitor: Mon
 def _search_in_parts(
     pair: _Pair, settings: McboSettings, scratch: _Scratch, monitor: Monitor, stage: str
 ) -> torch.Tensor:
-    shape = tuple(pair.fixed.shape[2:])
+    # Columns of the grid, as wide as memory allows, each swept from end to end: only a window of its cost exists.
+    depth, *area = pair.fixed.shape[2:]
     weights = (pair.fixed_weight, pair.moving_weight) if settings.masked else (None, None)
     fixed_terms, moving_terms = matching_terms(pair.fixed, pair.moving, *weights)
-    displacement = pair.fixed.new_zeros((1, 3, *shape))
+    displacement = pair.fixed.new_zeros((1, 3, depth, *area))
     candidates = (2 * settings.half_width + 1) ** 3
     margin = coupled_convex.margin(settings.coefficients)
-    parts = split(shape, margin, scratch.most_bytes // (4 * candidates))
-    largest = max(math.prod(s.stop - s.start for s in around) for _, around in parts)
-    memory = scratch.hold(candidates * largest, pair.fixed)
-    everything = (slice(None),)
-    for index, (core, around) in enumerate(parts):
-        monitor.report(stage, index / len(parts))
-        cost = cost_volume(fixed_terms, moving_terms, around, settings.half_width, memory)
-        monitor.report(stage, (index + 0.6) / len(parts))
-        d, h, w = around
-        weight = pair.fixed_weight[..., d, h, w] if settings.masked else None
-        found = coupled_convex.solve(cost, settings.coefficients, average_iterates=True, weight=weight)
-        inner = tuple(slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True))
-        displacement[0][everything + core] = found[0][everything + inner]
+    most_voxels = scratch.most_bytes // (4 * candidates)
+    columns = split(tuple(area), margin, most_voxels // min(depth, 2 * margin))
+    largest = max(math.prod(s.stop - s.start for s in around) for _, around in columns)
+    window, step = _window(depth, margin, most_voxels // largest)
+    memory = scratch.hold(candidates * window * largest, pair.fixed)
+    for index, (core, (h, w)) in enumerate(columns):
+        part = monitor.part(index / len(columns), (index + 1) / len(columns))
+        shape = (candidates, window, h.stop - h.start, w.stop - w.start)
+        cost = memory[: math.prod(shape)].reshape(shape)
+        weight = pair.fixed_weight[..., h, w] if settings.masked else None
+        sweep = coupled_convex.Sweep(
+            (candidates, depth, *shape[2:]), settings.coefficients, average_iterates=True, weight=weight, like=cost
+        )
+        for start in range(0, depth, step):
+            stop, place = min(start + step, depth), start % window
+            part.report(stage, start / depth)
+            slab = cost[:, place : place + stop - start]
+            cost_volume(fixed_terms, moving_terms, (slice(start, stop), h, w), settings.half_width, slab)
+            part.report(stage, (start + 0.6 * (stop - start)) / depth)
+            sweep.advance(cost, stop)
+        inner = [slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, (h, w), strict=True)]
+        displacement[..., core[0], core[1]] = sweep.displacement[..., inner[0], inner[1]]
     return displacement
 
 
-def split(shape: tuple[int, ...], margin: int, most_voxels: int) -> list[tuple[Part, Part]]:
+def _window(depth: int, margin: int, most: int) -> tuple[int, int]:
+    """Slices of cost to keep and slices to add at once: all, or slabs of half a window, which hold the margin."""
+    step = max(most // 2, margin)
+    return (depth, depth) if depth <= max(most, 2 * step) else (2 * step, step)
+
+
+def split(shape: tuple[int, ...], margin: int, most_voxels: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Cut a grid into parts that, with ``margin`` around them, have at most ``most_voxels``, as far as that goes.
 
     Returns
     -------
     list of (core, around)
-        The cores (d, h, w) tile the grid; ``around`` is the core with its margin, within the grid.
+        The cores, a slice for each axis, tile the grid; ``around`` is the core with its margin, within the grid.
     """
-    counts = [1, 1, 1]
+    counts = [1] * len(shape)
     while True:
         cuts = [_cuts(size, count) for size, count in zip(shape, counts, strict=True)]
         around = [[_widened(c, margin, size) for c in along] for along, size in zip(cuts, shape, strict=True)]
         largest = math.prod(max(s.stop - s.start for s in along) for along in around)
-        longest = max(range(3), key=lambda axis: shape[axis] / counts[axis])
+        longest = max(range(len(shape)), key=lambda axis: shape[axis] / counts[axis])
         # Cores much smaller than their margin would save little memory and cost much time.
         if largest <= most_voxels or shape[longest] <= counts[longest] * max(margin // 2, 1):
-            return [
-                (cast(Part, core), cast(Part, wide))
-                for core, wide in zip(product(*cuts), product(*around), strict=True)
-            ]
+            return list(zip(product(*cuts), product(*around), strict=True))
         counts[longest] += 1
 
 

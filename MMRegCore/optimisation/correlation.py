@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import product
 
 import torch
@@ -76,7 +75,7 @@ def cost_volume(
     moving_terms: torch.Tensor,
     part: Part,
     half_width: int,
-    memory: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Smoothed cost of every displacement for a part of the grid.
 
@@ -88,8 +87,8 @@ def cost_volume(
         The voxels (d, h, w) wanted; parts computed one by one equal the whole.
     half_width : int
         Largest displacement per axis in voxels.
-    memory : Tensor, 1-D, float32, optional
-        Scratch to hold the result, at least as long as it: parts that share it spare the system new pages.
+    out : Tensor, (K, d, h, w), float32, optional
+        Where to write the result, which need not be contiguous.
 
     Returns
     -------
@@ -102,8 +101,8 @@ def cost_volume(
     moving = _crop(moving_terms, part, margin + half_width) / 27**2
     shape = tuple(fixed.shape[1:])
     width = 2 * half_width + 1
-    wanted = (width**3, *(n - 2 * margin for n in shape))
-    out = fixed.new_empty(wanted) if memory is None else memory[: math.prod(wanted)].reshape(wanted)
+    if out is None:
+        out = fixed.new_empty((width**3, *(n - 2 * margin for n in shape)))
     total = torch.empty_like(fixed[0])
     # One displacement at a time: its few temporaries stay in the processor's cache.
     for index, start in enumerate(product(range(width), repeat=3)):

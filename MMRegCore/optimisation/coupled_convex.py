@@ -44,18 +44,103 @@ def solve(
     Tensor, (1, 3, D, H, W)
         Displacement (d, h, w) in grid steps.
     """
-    shape = tuple(cost.shape[1:])
-    width = round(cost.shape[0] ** (1 / 3))
-    candidates = displacement_candidates((width - 1) // 2, cost.device)
-    flat = cost.reshape(width, width, width, -1)
-    smooth = cost.new_zeros((1, 3, *shape))
-    if weight is None:
-        smooth = _average(_best(flat, smooth, 0.0, candidates), weight)
-    mean = torch.zeros_like(smooth)
-    for coefficient in coefficients:
-        smooth = _average(_best(flat, smooth, coefficient, candidates), weight)
-        mean += smooth / len(coefficients)
-    return mean if average_iterates else smooth
+    sweep = Sweep(cost.shape, coefficients, average_iterates=average_iterates, weight=weight, like=cost)
+    sweep.advance(cost, cost.shape[1])
+    return sweep.displacement
+
+
+class Sweep:
+    """The same for a cost volume that comes in slabs along d, so that never more than a window of it need exist.
+
+    A choice depends on neighbours one slice further, so the second round runs one slice behind the first, the third
+    two, and so on: nothing is computed twice, and the result is that of :func:`solve`.
+
+    Parameters
+    ----------
+    shape : (K, D, H, W)
+        Of the whole cost volume; the rest as in :func:`solve`.
+    like : Tensor
+        Of the type and on the device of the cost.
+
+    Attributes
+    ----------
+    displacement : Tensor, (1, 3, D, H, W)
+        Complete once the sweep has reached D.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        coefficients: Sequence[float],
+        *,
+        average_iterates: bool,
+        weight: torch.Tensor | None,
+        like: torch.Tensor,
+    ) -> None:
+        count, self._depth = shape[0], shape[1]
+        self._width = round(count ** (1 / 3))
+        self._candidates = displacement_candidates((self._width - 1) // 2, like.device)
+        # The unregularised minimum to start from is a round without coupling, and no iterate.
+        self._coefficients = [*coefficients] if weight is not None else [0.0, *coefficients]
+        self._first_iterate = 1 if weight is not None else 2
+        self._iterates = len(coefficients)
+        self._average_iterates = average_iterates
+        self._weight = weight
+        # Whole steps, and a field for every round: a byte each will do.
+        self._choices = [like.new_zeros((1, 3, *shape[1:]), dtype=torch.int8) for _ in self._coefficients]
+        self._reached = 0
+        self.displacement = like.new_zeros((1, 3, *shape[1:]))
+
+    def advance(self, cost: torch.Tensor, stop: int) -> None:
+        """Go on to slice ``stop``, as far as that can be known.
+
+        Parameters
+        ----------
+        cost : Tensor, (K, R, H, W), contiguous
+            Cost of slice d in place d mod R, for all slices from :func:`margin` before the last stop to ``stop``.
+        """
+        rounds = len(self._coefficients)
+        for index in range(rounds + 1):
+            slices = slice(self._known(index, self._reached), self._known(index, stop))
+            if slices.start == slices.stop:
+                continue
+            smooth = self._smooth(index, slices)
+            if index == rounds or self._average_iterates:
+                self._keep(index, slices, smooth)
+            if index < rounds:
+                self._choose(index, slices, smooth, cost)
+        self._reached = stop
+
+    def _known(self, index: int, stop: int) -> int:
+        """Where a round ends when the cost is there up to ``stop``."""
+        return stop if stop == self._depth else max(stop - index, 0)
+
+    def _smooth(self, index: int, slices: slice) -> torch.Tensor:
+        """(1, 3, d, H, W): what a round starts from, the average of the choices of the one before."""
+        if index == 0:
+            return torch.zeros_like(self.displacement[:, :, slices])
+        around = slice(max(slices.start - 1, 0), min(slices.stop + 1, self._depth))
+        weight = None if self._weight is None else self._weight[:, :, around]
+        smooth = _average(self._choices[index - 1][:, :, around].to(self.displacement.dtype), weight)
+        return smooth[:, :, slices.start - around.start :][:, :, : slices.stop - slices.start]
+
+    def _keep(self, index: int, slices: slice, smooth: torch.Tensor) -> None:
+        if not self._average_iterates:
+            self.displacement[:, :, slices] = smooth
+        elif index >= self._first_iterate:
+            self.displacement[:, :, slices] += smooth / self._iterates
+
+    def _choose(self, index: int, slices: slice, smooth: torch.Tensor, cost: torch.Tensor) -> None:
+        places, start = cost.shape[1], slices.start
+        choices = self._choices[index]
+        while start < slices.stop:
+            place = start % places
+            # As far as the slices lie side by side in the window.
+            stop = min(slices.stop, start + places - place)
+            here = cost[:, place : place + stop - start].reshape(*(self._width,) * 3, -1)
+            target = smooth[:, :, start - slices.start : stop - slices.start]
+            choices[:, :, start:stop] = _best(here, target, self._coefficients[index], self._candidates)
+            start = stop
 
 
 def margin(coefficients: Sequence[float]) -> int:

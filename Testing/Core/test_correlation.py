@@ -91,10 +91,14 @@ def test_parts_equal_the_whole_exactly(masked):
     given = (weights(3), weights(4)) if masked else (None, None)
     terms = matching_terms(features(1, 12), features(2, 12), *given)
     whole = cost_volume(*terms, WHOLE, HALF_WIDTH)
-    memory = torch.full((200_000,), torch.nan)
     for part in product((slice(0, 2), slice(2, 5)), (slice(0, 6),), (slice(0, 1), slice(1, 4), slice(4, 7))):
         d, h, w = part
-        assert torch.equal(cost_volume(*terms, part, HALF_WIDTH, memory), whole[:, d, h, w])
+        assert torch.equal(cost_volume(*terms, part, HALF_WIDTH), whole[:, d, h, w])
+        window = torch.full((125, 4, 6, w.stop - w.start), torch.nan)
+        slab = window[:, 1 : 1 + d.stop - d.start]
+        assert cost_volume(*terms, part, HALF_WIDTH, slab) is slab
+        assert torch.equal(slab, whole[:, d, h, w])
+        assert window[:, 0].isnan().all()
 
 
 def test_features_are_not_altered():

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from MMRegCore.methods.mcbo import split
+from MMRegCore.methods.mcbo import _window, split
 from MMRegCore.optimisation import coupled_convex
 from MMRegCore.optimisation.correlation import cost_volume, displacement_candidates, matching_terms
-from MMRegCore.optimisation.coupled_convex import solve
+from MMRegCore.optimisation.coupled_convex import Sweep, solve
 
 COEFFICIENTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -107,6 +107,31 @@ def test_parts_with_their_margin_equal_the_whole_exactly(masked):
         inner = [slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True)]
         joined[..., d, h, w] = solved(around)[..., inner[0], inner[1], inner[2]]
     assert torch.equal(joined, whole)
+
+
+@pytest.mark.parametrize("average_iterates", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("step", [7, 8, 12, 30])
+def test_slabs_in_a_window_equal_the_whole_exactly(average_iterates, weighted, step):
+    depth = 30
+    cost = random_cost(1, (depth, 6, 5))
+    weight = torch.from_numpy(np.random.default_rng(1).random((1, 1, depth, 6, 5)) < 0.6).float() if weighted else None
+    options = {"average_iterates": average_iterates, "weight": weight}
+    sweep = Sweep(cost.shape, COEFFICIENTS, like=cost, **options)
+    window = torch.full((27, 2 * step, 6, 5), torch.nan)
+    for start in range(0, depth, step):
+        stop, place = min(start + step, depth), start % (2 * step)
+        window[:, place : place + step] = torch.nan
+        window[:, place : place + stop - start] = cost[:, start:stop]
+        sweep.advance(window, stop)
+    assert torch.equal(sweep.displacement, solve(cost, COEFFICIENTS, **options))
+
+
+@pytest.mark.parametrize(("depth", "margin", "most"), [(94, 7, 24), (94, 7, 3), (20, 7, 24), (25, 7, 24), (12, 7, 3)])
+def test_window_holds_the_margin(depth, margin, most):
+    window, step = _window(depth, margin, most)
+    assert window <= max(most, 2 * margin)
+    assert window == step == depth or (window == 2 * step and step >= margin)
 
 
 @pytest.mark.parametrize(("shape", "most"), [((30, 40, 50), 20_000), ((40, 9, 9), 1), ((64, 8, 8), 3000)])
