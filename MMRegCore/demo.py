@@ -67,9 +67,8 @@ def run_demo(
 
 def compare_with_truth(case: SimulatedCase, transform: SpatialTransform) -> dict[str, Any]:
     """Measure a transform against a simulated case's true displacement and landmarks; see `run_demo`."""
-    inside = torch.ones(case.fixed.grid.shape, dtype=torch.bool) if case.fixed.mask is None else case.fixed.mask
-    true_mm = case.truth.displacement_mm[inside]
-    found_mm = transform.displacement_field(case.fixed.grid).displacement_mm[inside]
+    true_mm = case.truth.displacement_mm[case.evaluated]
+    found_mm = transform.displacement_field(case.fixed.grid).displacement_mm[case.evaluated]
     fixed, moving = _landmarks(case)
     return {
         "field": {"unit": "mm", "before": _summary(true_mm), "after": _summary(found_mm - true_mm)},

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 
-from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array, Grid
 from MMRegCore.simulate.noise import gaussian_blur, smooth_step
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
 
-Contrast = Literal["t1", "t2", "flair"]
 Mask = npt.NDArray[np.bool_]
 
 # Channels of `Anatomy.tissues`, in order.
 TISSUES = ("white", "grey", "sulci", "ventricles", "falx")
 
-# From dark to bright in each contrast.
-_ORDER_BY_INTENSITY: dict[str, tuple[str, str, str]] = {
-    "t1": ("csf", "grey", "white"),
-    "t2": ("white", "grey", "csf"),
-    "flair": ("csf", "white", "grey"),
-}
 # Fluid this deep below the surface, and thick, is a ventricle; sulci and fissures are shallower or thinner.
 _VENTRICLE_DEPTH_MM = 22.0
 _VENTRICLE_HALF_THICKNESS_MM = 1.5
@@ -47,11 +37,14 @@ class Anatomy:
         Share in [0, 1] of each of `TISSUES`; together at most 1, less than 1 outside the brain.
     pia : Volume, (1, D, H, W)
         0 to 1: how clearly a thin sheet of fluid stands out, however small its share: sulci and the brain's surface.
+    tumour : Volume, (1, D, H, W), optional
+        Share in [0, 1] on the grid of the tissues, over which it lies: what is tumour is no other tissue.
     """
 
     images: tuple[Volume, ...]
     tissues: Volume
     pia: Volume
+    tumour: Volume | None = None
 
     def tissue(self, name: str) -> Volume:
         """The map of one of `TISSUES`, (1, D, H, W)."""
@@ -60,11 +53,20 @@ class Anatomy:
 
     @property
     def brain(self) -> Volume:
-        """(1, D, H, W): share of anything that belongs to the brain or its fluid."""
-        return Volume(self.tissues.data.sum(dim=0, keepdim=True), self.tissues.grid, name="brain")
+        """(1, D, H, W): share of anything that belongs to the brain, its fluid or a tumour."""
+        share = self.tissues.data.sum(dim=0, keepdim=True)
+        return Volume(share if self.tumour is None else share + self.tumour.data, self.tissues.grid, name="brain")
 
 
-def anatomy_from_maps(images: Sequence[Volume], white: Volume, grey: Volume, csf: Volume) -> Anatomy:
+def anatomy_from_maps(
+    images: Sequence[Volume],
+    white: Volume,
+    grey: Volume,
+    csf: Volume,
+    *,
+    ventricles: Volume | None = None,
+    tumour: Volume | None = None,
+) -> Anatomy:
     """Split the fluid into ventricles, falx and sulci and put all tissues together.
 
     Parameters
@@ -72,71 +74,34 @@ def anatomy_from_maps(images: Sequence[Volume], white: Volume, grey: Volume, csf
     images : sequence of Volume
     white, grey, csf : Volume, (1, D, H, W)
         Shares in [0, 1] on one grid, RAS axes roughly those of the head.
+    ventricles : Volume, (1, D, H, W), optional
+        Share in [0, 1] on the same grid, beside that of ``csf``; if None, the fluid that is deep and thick.
+    tumour : Volume, (1, D, H, W), optional
+        Share in [0, 1] on the same grid; takes the place of the tissues.
     """
-    fluid = csf.data[0]
+    known = torch.zeros(()) if ventricles is None else ventricles.data[0]
+    fluid = csf.data[0] + known
     brain = white.data[0] + grey.data[0] + fluid
-    ventricles = fluid * _ventricle_mask(fluid, brain, white.grid)
-    falx = (fluid - ventricles) * _midline_share(brain, white.grid)
-    sulci = fluid - ventricles - falx
-    tissues = torch.stack([white.data[0], grey.data[0], sulci, ventricles, falx])
+    inner = fluid * _ventricle_mask(fluid, brain, white.grid) if ventricles is None else known
+    falx = (fluid - inner) * _midline_share(brain, white.grid)
+    sulci = fluid - inner - falx
+    tissues = torch.stack([white.data[0], grey.data[0], sulci, inner, falx])
     pia = Volume(_pia(sulci, white.grid)[None], white.grid, name="pia")
-    return Anatomy(tuple(images), Volume(tissues, white.grid, name="tissues"), pia)
+    if tumour is not None:
+        tissues, pia = tissues * (1 - tumour.data), pia.with_data(pia.data * (1 - tumour.data))
+    return Anatomy(tuple(images), Volume(tissues, white.grid, name="tissues"), pia, tumour)
 
 
-def anatomy_from_mr(images: Sequence[Volume], contrast: Contrast = "t1", spacing_mm: float = 1.0) -> Anatomy:
-    """A crude anatomy from MR images alone: three classes of the first image's intensity (Otsu 1979).
-
-    Parameters
-    ----------
-    images : sequence of Volume
-        Aligned and skull-stripped (zero outside the brain); the first is split into tissues.
-    contrast : {'t1', 't2', 'flair'}
-        Of the first image: says which class is fluid, grey and white matter.
-    spacing_mm : float
-        Of the tissue maps.
-
-    Raises
-    ------
-    InputError
-        When there is no image or it has no contrast inside the brain.
-    """
-    if not images:
-        raise InputError("expected at least one MR image to simulate from; got none")
-    first = images[0]
-    grid = first.grid.with_spacing([spacing_mm] * 3)
-    intensity = resample(first, grid)[0]
-    inside = _filled(intensity > 0)
-    shares = _shares_by_intensity(intensity, inside, contrast, first.name)
-    white, grey, csf = (Volume(shares[name][None], grid, name=name) for name in ("white", "grey", "csf"))
-    return anatomy_from_maps(images, white, grey, csf)
-
-
-def _shares_by_intensity(
-    intensity: torch.Tensor, inside: torch.Tensor, contrast: Contrast, name: str
-) -> dict[str, torch.Tensor]:
-    values = intensity[inside]
-    if len(values) < 1000 or float(values.max() - values.min()) <= 0:
-        raise InputError(f"expected '{name}' to show a skull-stripped brain; got {len(values)} voxels with contrast")
-    # Bright vessels and enhancing tumour would pull the thresholds up.
-    top = float(np.percentile(values.numpy(), 99))
-    smooth = gaussian_blur(intensity.clamp(max=top)[None], (0.6,) * 3)[0]
-    row = sitk.GetImageFromArray(smooth[inside].reshape(1, 1, -1).numpy())
-    labels = sitk.GetArrayFromImage(sitk.OtsuMultipleThresholds(row, numberOfThresholds=2))
-    classes = torch.from_numpy(labels.reshape(-1))
-    means = [float(smooth[inside][classes == k].mean()) for k in range(3)]
-    # Between two class means a voxel is a mixture of both.
-    dark = ((means[1] - smooth) / (means[1] - means[0])).clamp(0, 1) * inside
-    bright = ((smooth - means[1]) / (means[2] - means[1])).clamp(0, 1) * inside
-    shares = (dark, inside.float() - dark - bright, bright)
-    return dict(zip(_ORDER_BY_INTENSITY[contrast], shares, strict=True))
-
-
-def _filled(mask: torch.Tensor) -> torch.Tensor:
-    """(D, H, W) bool with its holes filled and its largest part only."""
-    image = sitk.GetImageFromArray(mask.numpy().astype(np.uint8))
-    image = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(image, (2, 2, 2)))
-    largest = sitk.RelabelComponent(sitk.ConnectedComponent(image)) == 1
-    return torch.from_numpy(sitk.GetArrayFromImage(largest).astype(bool))
+def cropped(volumes: Sequence[Volume], margin: int = 4) -> list[Volume]:
+    """Volumes of one grid, cut to the box in which the first one is above zero; half of a head's image is air."""
+    inside = torch.nonzero(volumes[0].data[0] > 0)
+    low = [max(0, int(v) - margin) for v in inside.min(dim=0).values]
+    high = [min(n, int(v) + margin + 1) for v, n in zip(inside.max(dim=0).values, volumes[0].grid.shape, strict=True)]
+    shift = np.eye(4)
+    shift[:3, 3] = low[::-1]
+    grid = Grid((high[0] - low[0], high[1] - low[1], high[2] - low[2]), volumes[0].grid.ras_from_ijk @ shift)
+    box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    return [Volume(volume.data[box].contiguous(), grid, name=volume.name) for volume in volumes]
 
 
 def _ventricle_mask(fluid: torch.Tensor, brain: torch.Tensor, grid: Grid) -> torch.Tensor:

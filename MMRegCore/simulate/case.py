@@ -13,7 +13,8 @@ from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array, transform_points
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy, depth_below_surface_mm
 from MMRegCore.simulate.brain_shift import BrainShiftSettings, draw_brain_shift, gravity_direction
-from MMRegCore.simulate.craniotomy import Cone, ConeSettings, place_probe
+from MMRegCore.simulate.cavity import CavitySettings, resection_cavity
+from MMRegCore.simulate.craniotomy import Cone, ConeSettings, centre_of_mass, place_probe
 from MMRegCore.simulate.noise import gaussian_blur
 from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
 from MMRegCore.volume import Volume
@@ -37,6 +38,8 @@ class SimulatedCase:
         On the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm.
     landmarks_fixed, landmarks_moving : ndarray, (N, 3)
         The same structural places in both, RAS mm.
+    cavity : Tensor, (D, H, W), bool, optional
+        Of the ultrasound: where tissue has been taken out, so that there is nothing to register.
     """
 
     fixed: Volume
@@ -44,16 +47,25 @@ class SimulatedCase:
     truth: DisplacementField
     landmarks_fixed: Array
     landmarks_moving: Array
+    cavity: torch.Tensor | None = None
+
+    @property
+    def evaluated(self) -> torch.Tensor:
+        """(D, H, W) bool: where an error counts: in the field of view and outside of the cavity."""
+        everywhere = torch.ones(self.fixed.grid.shape, dtype=torch.bool)
+        inside = everywhere if self.fixed.mask is None else self.fixed.mask
+        return inside if self.cavity is None else inside & ~self.cavity
 
 
 def simulate(
     anatomy: Anatomy,
     *,
-    entry_direction_ras: Sequence[float] = FRONTO_TEMPORAL_RIGHT,
+    entry_direction_ras: Sequence[float] | None = None,
     spacing_mm: float = 0.6,
     shift: BrainShiftSettings | None = None,
     cone: ConeSettings | None = None,
     ultrasound: UltrasoundSettings | None = None,
+    cavity: CavitySettings | None = None,
     landmarks: int = 30,
     seed: int = 0,
 ) -> SimulatedCase:
@@ -64,10 +76,13 @@ def simulate(
     anatomy : Anatomy
         From `load_template` or `anatomy_from_mr`.
     entry_direction_ras : sequence of float, (3,)
-        From the middle of the brain to the craniotomy.
+        From the middle of the brain to the craniotomy; if None through the tumour where there is one, else
+        `FRONTO_TEMPORAL_RIGHT`.
     spacing_mm : float
         Of the ultrasound's isotropic grid.
     shift, cone, ultrasound : settings, optional
+    cavity : CavitySettings, optional
+        Take tissue out, the tumour where there is one; None leaves all in place.
     landmarks : int
         How many to look for; fewer come back where the field of view has not enough structure.
     seed : int
@@ -81,6 +96,8 @@ def simulate(
     if not (np.isfinite(spacing_mm) and 0.1 <= spacing_mm <= 5):
         raise InputError(f"expected an ultrasound spacing between 0.1 and 5 mm; got {spacing_mm}")
     shift = shift or BrainShiftSettings()
+    if entry_direction_ras is None:
+        entry_direction_ras = _usual_entry(anatomy)
     probe = place_probe(anatomy, entry_direction_ras)
     # The probe rests on the sunken surface.
     sunk_mm = shift.sinking_mm * float(gravity_direction(probe, shift) @ probe.beam_ras)
@@ -89,9 +106,17 @@ def simulate(
     grid = field_of_view.grid(spacing_mm)
     mask = torch.from_numpy(field_of_view.contains(grid.points_ras()))
     truth = drawn.field(grid)
-    fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, seed=seed)
-    points = structural_points(anatomy, truth, mask, landmarks)
-    return SimulatedCase(fixed, anatomy.images, truth, points, points + displacement_at(truth, points))
+    taken = None if cavity is None else resection_cavity(anatomy, probe, cavity, seed=seed)
+    fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, cavity=taken, seed=seed)
+    hole = None if taken is None else warp(resample(taken, grid)[None], truth.to_voxel())[0, 0] > 0.5
+    points = structural_points(anatomy, truth, mask if hole is None else mask & ~hole, landmarks)
+    return SimulatedCase(fixed, anatomy.images, truth, points, points + displacement_at(truth, points), hole)
+
+
+def _usual_entry(anatomy: Anatomy) -> Sequence[float]:
+    if anatomy.tumour is None:
+        return FRONTO_TEMPORAL_RIGHT
+    return list(centre_of_mass(anatomy.tumour) - centre_of_mass(anatomy.brain))
 
 
 def displacement_at(field: DisplacementField, points_ras: Array) -> Array:

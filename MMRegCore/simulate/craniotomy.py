@@ -13,6 +13,7 @@ from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, Shape, transform_points
 from MMRegCore.simulate.anatomy import Anatomy, Mask, depth_below_surface_mm
 from MMRegCore.simulate.noise import random_stream
+from MMRegCore.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Probe:
 
 
 def place_probe(anatomy: Anatomy, entry_direction_ras: Sequence[float], roll_deg: float = 20.0) -> Probe:
-    """Stand the probe on the brain's surface, aimed at the nearest lateral ventricle.
+    """Stand the probe on the brain's surface, aimed at the tumour, or without one at the nearest lateral ventricle.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def place_probe(anatomy: Anatomy, entry_direction_ras: Sequence[float], roll_deg
     outward = direction / length
     brain = anatomy.brain.data[0].numpy() > 0.5
     entry = _surface_point(brain, anatomy.tissues.grid, outward)
-    target = _ventricle_point(anatomy, entry, brain)
+    target = centre_of_mass(anatomy.tumour) if anatomy.tumour is not None else _ventricle_point(anatomy, entry, brain)
     beam = (target - entry) / np.linalg.norm(target - entry)
     return Probe(entry, _axes_around(beam, math.radians(roll_deg)))
 
@@ -115,6 +116,12 @@ def _surface_point(brain: Mask, grid: Grid, outward: Array) -> Array:
         raise GeometryError(f"expected the brain along {np.round(outward, 2).tolist()} (RAS); got nothing there")
     highest = int(np.where(near, along, -np.inf).argmax())
     return cast(Array, points.mean(axis=0) + along[highest] * outward)
+
+
+def centre_of_mass(share: Volume) -> Array:
+    """(3,): centre of mass of a map (1, D, H, W), RAS mm."""
+    weight = share.data[0].double().numpy()[..., None]
+    return cast(Array, (share.grid.points_ras() * weight).sum(axis=(0, 1, 2)) / weight.sum())
 
 
 def _ventricle_point(anatomy: Anatomy, entry: Array, brain: Mask) -> Array:

@@ -6,7 +6,6 @@ ICBM 152 non-linear symmetric 2009a (Fonov et al., NeuroImage 54, 2011): an aver
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps
+from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps, cropped
 from MMRegCore.volume import Volume
 
 _FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
@@ -29,7 +28,7 @@ def load_template() -> Anatomy:
     InputError
         When ``nilearn`` is not installed or no longer carries the files.
     """
-    t1, grey, white = _cropped([_read(name) for name in ("t1", "gm", "wm")])
+    t1, grey, white = cropped([_read(name) for name in ("t1", "gm", "wm")])
     brain = (t1.data > 0).float()
     scaled = [volume.with_data(brain * volume.data / 255) for volume in (grey, white)]
     # Where rounding or overlap of the maps exceeds the whole, shrink both alike.
@@ -50,18 +49,6 @@ def _read(name: str) -> Volume:
     grid = Grid.from_itk(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     values = sitk.GetArrayFromImage(image).astype(np.float32)
     return Volume(torch.from_numpy(values)[None], grid, name=name.upper())
-
-
-def _cropped(volumes: Sequence[Volume], margin: int = 4) -> list[Volume]:
-    """Volumes of one grid, cut to the box of the first one's brain; half of the template is air."""
-    inside = torch.nonzero(volumes[0].data[0] > 0)
-    low = [max(0, int(v) - margin) for v in inside.min(dim=0).values]
-    high = [min(n, int(v) + margin + 1) for v, n in zip(inside.max(dim=0).values, volumes[0].grid.shape, strict=True)]
-    shift = np.eye(4)
-    shift[:3, 3] = low[::-1]
-    grid = Grid((high[0] - low[0], high[1] - low[1], high[2] - low[2]), volumes[0].grid.ras_from_ijk @ shift)
-    box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
-    return [Volume(volume.data[box].contiguous(), grid, name=volume.name) for volume in volumes]
 
 
 def _data_folder() -> Path:

@@ -30,9 +30,10 @@ _BEAM_STEP_RAD = math.radians(0.45)
 
 # Backscatter amplitude relative to white matter, and acoustic impedance (arbitrary unit), by tissue; the rest, outside
 # the brain, is saline.
-_ECHO = {"white": 1.0, "grey": 0.5, "sulci": 0.5, "ventricles": 0.1, "falx": 8.0}
-_ECHO_PIA = 6.0
-_IMPEDANCE = {"white": 1.0, "grey": 0.9, "sulci": 0.35, "ventricles": 0.3, "falx": 1.3}
+_ECHO = {"white": 1.0, "grey": 0.5, "sulci": 0.5, "ventricles": 0.1, "falx": 8.0, "tumour": 2.2}
+_ECHO_PIA, _ECHO_WALL = 6.0, 5.0
+_ENHANCEMENT_DB_PER_MM = 0.25
+_IMPEDANCE = {"white": 1.0, "grey": 0.9, "sulci": 0.35, "ventricles": 0.3, "falx": 1.3, "tumour": 1.05}
 _ECHO_OUTSIDE, _IMPEDANCE_OUTSIDE = 0.25, 0.3
 
 
@@ -94,6 +95,7 @@ def simulate_ultrasound(
     truth: DisplacementField,
     settings: UltrasoundSettings | None = None,
     *,
+    cavity: Volume | None = None,
     seed: int = 0,
 ) -> Volume:
     """Simulate the ultrasound volume ``us(x) = f(anatomy(x + u(x)))`` on the grid of ``truth``.
@@ -106,6 +108,8 @@ def simulate_ultrasound(
     truth : DisplacementField
         u, fixed (ultrasound) to moving (MR), RAS mm.
     settings : UltrasoundSettings, optional
+    cavity : Volume, (1, D, H, W), optional
+        Share in [0, 1] that is fluid instead of tissue, on the grid of the tissue maps; see `resection_cavity`.
     seed : int
         The same seed gives the same image.
 
@@ -121,11 +125,11 @@ def simulate_ultrasound(
     """
     settings = settings or UltrasoundSettings()
     beams = _BeamGrid.of(cone)
-    shares, pia = _tissues_along_beams(anatomy, truth, beams.points_ras)
-    if float(shares.sum(dim=0).mean()) < 0.05:
+    tissue = _Tissue.along(beams, anatomy, truth, cavity)
+    if float(tissue.brain.mean()) < 0.05:
         raise InputError("expected the field of view to meet the brain; got less than 5 % of it inside")
-    echo, specular = _echoes(shares, pia, beams, settings, seed)
-    transmitted = _transmission(echo, specular, beams, settings, seed)
+    echo, specular = _echoes(tissue, beams, settings, seed)
+    transmitted = _transmission(echo, specular, tissue.cavity, beams, settings, seed)
     envelope = _envelope(echo * transmitted, specular * transmitted, beams, settings, seed)
     grey_values = settings.gain * torch.log1p(settings.compression * envelope) / math.log1p(settings.compression)
     return _put_together(grey_values, beams, cone, truth.grid)
@@ -172,16 +176,32 @@ class _BeamGrid:
         return smooth_noise(self.shape, sigma, random_stream(seed, name))
 
 
-def _tissues_along_beams(
-    anatomy: Anatomy, truth: DisplacementField, points_ras: Array
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(5, S, A, R) and (S, A, R): the tissue maps and the pia at ``x + u(x)``."""
-    field = truth.displacement_mm.permute(3, 0, 1, 2)[None]
-    displacement = _at_points(field, truth.grid, points_ras).permute(1, 2, 3, 0)
-    moved = points_ras + displacement.double().numpy()
-    maps = torch.cat([anatomy.tissues.data, anatomy.pia.data])[None]
-    values = _at_points(maps, anatomy.tissues.grid, moved, padding_mode="zeros")
-    return values[:-1], values[-1]
+@dataclass(frozen=True, eq=False)
+class _Tissue:
+    """What the beams meet, each (S, A, R)."""
+
+    share: dict[str, torch.Tensor]
+    pia: torch.Tensor
+    cavity: torch.Tensor
+
+    @classmethod
+    def along(cls, beams: _BeamGrid, anatomy: Anatomy, truth: DisplacementField, cavity: Volume | None) -> _Tissue:
+        """The maps at ``x + u(x)``; what is taken out counts as nothing else."""
+        grid = anatomy.tissues.grid
+        nothing = Volume(torch.zeros(1, *grid.shape), grid)
+        optional = [(volume or nothing).data for volume in (anatomy.tumour, cavity)]
+        field = truth.displacement_mm.permute(3, 0, 1, 2)[None]
+        moved = beams.points_ras + _at_points(field, truth.grid, beams.points_ras).permute(1, 2, 3, 0).double().numpy()
+        maps = torch.cat([anatomy.tissues.data, anatomy.pia.data, *optional])[None]
+        values = _at_points(maps, grid, moved, padding_mode="zeros")
+        taken = values[-1]
+        *shares, pia, tumour = values[:-1] * (1 - taken)
+        return cls({**dict(zip(TISSUES, shares, strict=True)), "tumour": tumour}, pia, taken)
+
+    @property
+    def brain(self) -> torch.Tensor:
+        """Share of anything that belongs to the brain."""
+        return torch.stack(list(self.share.values())).sum(dim=0).clamp(0, 1)
 
 
 def _at_points(image: torch.Tensor, grid: Grid, points_ras: Array, padding_mode: str = "border") -> torch.Tensor:
@@ -191,20 +211,21 @@ def _at_points(image: torch.Tensor, grid: Grid, points_ras: Array, padding_mode:
 
 
 def _echoes(
-    shares: torch.Tensor, pia: torch.Tensor, beams: _BeamGrid, settings: UltrasoundSettings, seed: int
+    tissue: _Tissue, beams: _BeamGrid, settings: UltrasoundSettings, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Diffuse and specular echo amplitude, (S, A, R) each; white matter scatters 1."""
-    share = dict(zip(TISSUES, shares, strict=True))
+    brain = tissue.brain
+    outside = 1 - brain
     visibility = 1 - settings.unseen_sulci * smooth_step(beams.noise("visibility", seed, 7, 7, 7), -0.4, 0.6)
-    outside = (1 - shares.sum(dim=0)).clamp(0, 1)
-    diffuse = _ECHO_OUTSIDE * outside + sum(_ECHO[name] * share[name] for name in TISSUES)
+    diffuse = _ECHO_OUTSIDE * outside + sum(_ECHO[name] * share for name, share in tissue.share.items())
     ragged = torch.exp(0.5 * beams.noise("vessels", seed, 0.8, 0.8, 0.5))
-    diffuse = diffuse + _ECHO_PIA * pia * visibility * ragged
+    diffuse = diffuse + _ECHO_PIA * tissue.pia * visibility * ragged
+    # The wall of a cavity: coagulated tissue, blood and what is left of it, in fluid that lets all sound through.
+    diffuse = diffuse + _ECHO_WALL * _edge(tissue.cavity, beams) * ragged
     diffuse *= torch.exp(0.25 * beams.noise("texture", seed, 6, 6, 6) + 0.2 * beams.noise("grain", seed, 1.2, 1.5, 0.8))
-    impedance = _IMPEDANCE_OUTSIDE * outside + sum(_IMPEDANCE[name] * share[name] for name in TISSUES)
+    impedance = _IMPEDANCE_OUTSIDE * outside + sum(_IMPEDANCE[name] * share for name, share in tissue.share.items())
     specular = settings.interface_gain * _interface(impedance, beams) * visibility
-    brain = 1 - outside
-    specular = specular + _own_echoes(beams, settings, seed) * brain * (1 - share["ventricles"])
+    specular = specular + _own_echoes(beams, settings, seed) * brain * (1 - tissue.share["ventricles"])
     return diffuse, specular + _dura(beams, seed)
 
 
@@ -218,6 +239,12 @@ def _interface(impedance: torch.Tensor, beams: _BeamGrid) -> torch.Tensor:
     magnitude = (along_sweep**2 + along_angle**2 + along_beam**2 + 1e-12).sqrt()
     # Cosine squared, with a rest that rough interfaces scatter to all sides.
     return magnitude * (0.15 + 0.85 * (along_beam / magnitude) ** 2)
+
+
+def _edge(share: torch.Tensor, beams: _BeamGrid) -> torch.Tensor:
+    """(S, A, R): 1 in a sheet about 1 mm thick where a share passes through a half, 0 elsewhere."""
+    smooth = gaussian_blur(share[None], beams.sigma_voxel(0.6, 0.6, 0.6))[0]
+    return (4 * smooth * (1 - smooth)) ** 2
 
 
 def _own_echoes(beams: _BeamGrid, settings: UltrasoundSettings, seed: int) -> torch.Tensor:
@@ -244,7 +271,12 @@ def _dura(beams: _BeamGrid, seed: int) -> torch.Tensor:
 
 
 def _transmission(
-    diffuse: torch.Tensor, specular: torch.Tensor, beams: _BeamGrid, settings: UltrasoundSettings, seed: int
+    diffuse: torch.Tensor,
+    specular: torch.Tensor,
+    cavity: torch.Tensor,
+    beams: _BeamGrid,
+    settings: UltrasoundSettings,
+    seed: int,
 ) -> torch.Tensor:
     """(S, A, R): amplitude left after attenuation, shadows and an imperfect depth compensation."""
     sweeps, angles, depths = beams.shape
@@ -256,7 +288,9 @@ def _transmission(
     # Strong reflectors leave less for what lies behind them; the dura's own share is compensated by the gain.
     strong = (diffuse - 1.5).clamp(min=0) + specular * (depth_mm > 5)
     behind = torch.exp(-0.008 * float(beams.step[2]) * (strong.cumsum(dim=-1) - strong))
-    return shadow * behind * 10 ** (-loss_db / 20)
+    # Saline takes next to nothing of what the compensation adds for tissue: what lies behind it is too bright.
+    gain_db = _ENHANCEMENT_DB_PER_MM * float(beams.step[2]) * cavity.cumsum(dim=-1)
+    return shadow * behind * 10 ** ((gain_db - loss_db) / 20)
 
 
 def _envelope(

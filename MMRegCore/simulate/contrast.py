@@ -1,0 +1,71 @@
+"""Contrasts that an anatomy has no image of, rendered from its tissue maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from MMRegCore.errors import InputError
+from MMRegCore.simulate.anatomy import TISSUES, Anatomy
+from MMRegCore.simulate.mr import Contrast
+from MMRegCore.simulate.noise import random_stream, smooth_noise, white_noise
+from MMRegCore.volume import Volume
+
+# Intensity of each of `TISSUES` and of a tumour, relative to the brightest.
+_INTENSITY: dict[str, dict[str, float]] = {
+    "t1": {"white": 1.0, "grey": 0.72, "sulci": 0.25, "ventricles": 0.22, "falx": 0.3, "tumour": 0.55},
+    "t1c": {"white": 0.9, "grey": 0.66, "sulci": 0.3, "ventricles": 0.2, "falx": 0.7, "tumour": 1.0},
+    "t2": {"white": 0.42, "grey": 0.56, "sulci": 0.92, "ventricles": 1.0, "falx": 0.5, "tumour": 0.85},
+    "flair": {"white": 0.55, "grey": 0.7, "sulci": 0.22, "ventricles": 0.15, "falx": 0.4, "tumour": 1.0},
+}
+_BRIGHTEST = 1000.0
+# Standard deviations: of the texture within a tissue, of the receiver's bias (its logarithm), of the noise.
+_TEXTURE, _TEXTURE_MM = 0.04, 1.5
+_BIAS, _BIAS_MM = 0.08, 45.0
+_NOISE = 0.015
+
+
+def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> Volume:
+    """An MR image made of the tissue maps: their mixture, with mild texture, bias and noise; 0 outside the brain.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+    contrast : {'t1', 't1c', 't2', 'flair'}
+    seed : int
+        Of texture, bias and noise, which differ between contrasts too.
+
+    Returns
+    -------
+    Volume, (1, D, H, W)
+        On the grid of the tissue maps, named as the contrast in capitals.
+
+    Raises
+    ------
+    InputError
+        When the contrast is not known.
+    """
+    if contrast not in _INTENSITY:
+        raise InputError(f"expected a contrast among {', '.join(_INTENSITY)}; got '{contrast}'")
+    level = _INTENSITY[contrast]
+    grid = anatomy.tissues.grid
+    mixture = sum(level[name] * share for name, share in zip(TISSUES, anatomy.tissues.data, strict=True))
+    if anatomy.tumour is not None:
+        mixture = mixture + level["tumour"] * anatomy.tumour.data[0]
+
+    def smooth(name: str, length_mm: float) -> torch.Tensor:
+        sigma = [length_mm / float(s) for s in grid.spacing_mm[::-1]]
+        return smooth_noise(grid.shape, sigma, random_stream(seed, f"{contrast} {name}"))
+
+    image = mixture * torch.exp(_TEXTURE * smooth("texture", _TEXTURE_MM) + _BIAS * smooth("bias", _BIAS_MM))
+    image = image + _NOISE * white_noise(grid.shape, random_stream(seed, f"{contrast} noise"))
+    inside = anatomy.brain.data > 0.05
+    return Volume((_BRIGHTEST * image[None]).clamp(min=1) * inside, grid, name=contrast.upper())
+
+
+def with_contrasts(anatomy: Anatomy, contrasts: Sequence[Contrast], *, seed: int = 0) -> Anatomy:
+    """The anatomy with rendered images of ``contrasts`` after its own; see `render_contrast`."""
+    rendered = tuple(render_contrast(anatomy, contrast, seed=seed) for contrast in contrasts)
+    return replace(anatomy, images=(*anatomy.images, *rendered))
