@@ -10,6 +10,9 @@ import torch.nn.functional as F
 # Half-width of two 3³ averages in a row.
 SMOOTHING_MARGIN = 2
 
+# Products summed at once on a CPU: few enough for a core's cache, enough to share out to threads.
+_CPU_BLOCK = 2**17
+
 Part = tuple[slice, slice, slice]
 
 
@@ -103,15 +106,20 @@ def cost_volume(
     width = 2 * half_width + 1
     if out is None:
         out = fixed.new_empty((width**3, *(n - 2 * margin for n in shape)))
-    total = torch.empty_like(fixed[0])
-    # One displacement at a time: its few temporaries stay in the processor's cache.
-    for index, start in enumerate(product(range(width), repeat=3)):
-        d, h, w = (slice(s, s + n) for s, n in zip(start, shape, strict=True))
-        shifted = moving[:, d, h, w]
-        torch.mul(fixed[0], shifted[0], out=total)
-        for channel in range(1, fixed.shape[0]):
-            total.addcmul_(fixed[channel], shifted[channel])
-        _smooth_into(out[index], total)
+    # (C, width, D, H, W): moving as seen at every displacement along w, without a copy.
+    windows = moving.unfold(3, shape[2], 1).movedim(3, 1)
+    total = fixed.new_empty((width, *shape))
+    thick = max(_CPU_BLOCK // total[:, 0].numel(), 1) if fixed.device.type == "cpu" else shape[0]
+    for line, (d, h) in enumerate(product(range(width), repeat=2)):
+        # All displacements along w together, a few slices at a time: features are fetched once for all of them.
+        for start in range(0, shape[0], thick):
+            here = slice(start, min(start + thick, shape[0]))
+            shifted = windows[:, :, d + here.start : d + here.stop, h : h + shape[1]]
+            products = torch.mul(fixed[0, here], shifted[0], out=total[:, here])
+            for channel in range(1, fixed.shape[0]):
+                products.addcmul_(fixed[channel, here], shifted[channel])
+        for w in range(width):
+            _smooth_into(out[line * width + w], total[w])
     return out
 
 
