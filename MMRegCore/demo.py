@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from MMRegCore.evaluate import target_registration_error
-from MMRegCore.io import Landmarks, staged_folder, write_landmarks, write_volume
+from MMRegCore.io import staged_folder, write_landmarks, write_volume
 from MMRegCore.monitor import Monitor
 from MMRegCore.pipeline import register
-from MMRegCore.simulate import BrainShiftSettings, SimulatedCase, load_template, simulate
+from MMRegCore.simulate import BrainShiftSettings, SimulatedCase, landmark_pairs, load_template, simulate
 from MMRegCore.transform import SpatialTransform
 
 # As on average over the cases of RESECT; a drawn shift may be too small to show anything.
@@ -69,7 +69,7 @@ def compare_with_truth(case: SimulatedCase, transform: SpatialTransform) -> dict
     """Measure a transform against a simulated case's true displacement and landmarks; see `run_demo`."""
     true_mm = case.truth.displacement_mm[case.evaluated]
     found_mm = transform.displacement_field(case.fixed.grid).displacement_mm[case.evaluated]
-    fixed, moving = _landmarks(case)
+    fixed, moving = landmark_pairs(case)
     return {
         "field": {"unit": "mm", "before": _summary(true_mm), "after": _summary(found_mm - true_mm)},
         "landmarks": target_registration_error(fixed, moving, transform),
@@ -81,14 +81,9 @@ def _summary(difference_mm: torch.Tensor) -> dict[str, float]:
     return {"mean": float(length_mm.mean()), "max": float(length_mm.max())}
 
 
-def _landmarks(case: SimulatedCase) -> tuple[Landmarks, Landmarks]:
-    labels = tuple(f"L-{number + 1}" for number in range(len(case.landmarks_fixed)))
-    return Landmarks(case.landmarks_fixed, labels), Landmarks(case.landmarks_moving, labels)
-
-
 def _write_case(case: SimulatedCase, folder: Path) -> None:
     write_volume(case.fixed, folder / "input_ultrasound.nii.gz")
     for image in case.moving:
         write_volume(image, folder / f"input_{image.name}.nii.gz")
-    for name, landmarks in zip(("ultrasound", "mr"), _landmarks(case), strict=True):
+    for name, landmarks in zip(("ultrasound", "mr"), landmark_pairs(case), strict=True):
         write_landmarks(landmarks, folder / f"landmarks_{name}.mrk.json")

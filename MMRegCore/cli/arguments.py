@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmreg", description=_ABOUT, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mmreg {__version__}")
     verb = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    for add in (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo):
+    for add in (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo, _add_simulate):
         added = add(verb)
         added.add_argument("--verbose", action="store_true", help="show the log, and where an error came from")
     return parser
@@ -153,5 +153,35 @@ def _add_demo(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser = verbs_of.add_parser("demo", help=text, description=text, allow_abbrev=False)
     parser.set_defaults(run=verbs.demo)
     _add_computer(parser)
+    _add_output(parser)
+    return parser
+
+
+def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Simulate an ultrasound of an MR after a brain shift, with the transform and landmarks that are its answer."
+    more = "The MR may be skull-stripped or not; a brain shift is as large as on real landmarks unless told otherwise."
+    parser = verbs_of.add_parser("simulate", help=text, description=f"{text} {more}", allow_abbrev=False)
+    parser.set_defaults(run=verbs.simulate)
+    parser.add_argument(
+        "--mr",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="MR",
+        help="aligned MR, one or several, the first is split into tissues (default: the MNI152 brain of nilearn)",
+    )
+    contrasts = ("t1", "t1c", "t2", "flair")
+    parser.add_argument("--contrast", choices=contrasts, help="of the first MR (default: t1)")
+    parser.add_argument(
+        "--render", nargs="+", choices=contrasts, default=[], help="contrasts to add, rendered from the tissues"
+    )
+    parser.add_argument("--tumour-mask", type=Path, metavar="M", help="where the first MR shows a tumour (nonzero)")
+    parser.add_argument("--mean-shift-mm", type=float, metavar="X", help="mean displacement (default: drawn)")
+    parser.add_argument("--cavity", action="store_true", help="take the tumour out, or tissue under the craniotomy")
+    parser.add_argument(
+        "--entry", nargs=3, type=float, metavar=("R", "A", "S"), help="from the middle of the brain to the craniotomy"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the case (default: 0)")
     _add_output(parser)
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from MMRegCore.cli.inputs import changes_from, check_output_folder, read_moving
@@ -15,6 +16,7 @@ from MMRegCore.monitor import Monitor
 
 if TYPE_CHECKING:
     from MMRegCore.config import Described
+    from MMRegCore.simulate import Anatomy
 
 
 def register(arguments: argparse.Namespace, screen: Screen) -> None:
@@ -162,6 +164,45 @@ def demo(arguments: argparse.Namespace, screen: Screen) -> None:
         f"{truth['landmarks']['before']['mean']:.2f} mm before, {truth['landmarks']['after']['mean']:.2f} mm after"
     )
     screen.done(arguments.output)
+
+
+def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
+    """Simulate a case, and write it with its answer."""
+    check_output_folder(arguments.output)
+    if not arguments.mr and (arguments.contrast or arguments.tumour_mask):
+        raise InputError("expected --contrast and --tumour-mask with --mr only; got no --mr")
+    from MMRegCore import simulate as simulator
+
+    shift = simulator.BrainShiftSettings(mean_mm=arguments.mean_shift_mm)
+    cavity = simulator.CavitySettings() if arguments.cavity else None
+    monitor = Monitor(screen)
+    with cancel_on_signals(monitor):
+        monitor.report("finding the tissues", 0.0)
+        anatomy = _anatomy(arguments)
+        monitor.report("simulating the ultrasound", 0.4)
+        case = simulator.simulate(
+            anatomy, entry_direction_ras=arguments.entry, shift=shift, cavity=cavity, seed=arguments.seed
+        )
+        monitor.report("writing the case", 0.8)
+        given = ("mr", "contrast", "render", "tumour_mask", "mean_shift_mm", "cavity", "entry", "seed")
+        options = {name: _as_json(getattr(arguments, name)) for name in given}
+        simulator.write_case(case, arguments.output, {"options": options, "shift": asdict(shift)})
+    screen.done(arguments.output)
+
+
+def _anatomy(arguments: argparse.Namespace) -> Anatomy:
+    from MMRegCore.io import read_volume
+    from MMRegCore.simulate import anatomy_from_mr, load_template, with_contrasts
+
+    if arguments.mr:
+        tumour = None if arguments.tumour_mask is None else read_volume(arguments.tumour_mask)
+        anatomy = anatomy_from_mr(read_moving(arguments.mr, []), arguments.contrast or "t1", tumour=tumour)
+    else:
+        anatomy = load_template()
+    taken = {image.name.lower() for image in anatomy.images}
+    if twice := taken.intersection(arguments.render):
+        raise InputError(f"expected --render of contrasts that are not there; got {', '.join(sorted(twice))}")
+    return with_contrasts(anatomy, list(dict.fromkeys(arguments.render)), seed=arguments.seed)
 
 
 def _columns(rows: dict[str, str], width: int) -> str:

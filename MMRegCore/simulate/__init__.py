@@ -6,6 +6,7 @@ from MMRegCore.simulate.case import SimulatedCase, simulate
 from MMRegCore.simulate.cavity import CavitySettings, resection_cavity
 from MMRegCore.simulate.contrast import render_contrast, with_contrasts
 from MMRegCore.simulate.craniotomy import Cone, ConeSettings, Probe, place_probe
+from MMRegCore.simulate.files import landmark_pairs, true_transform, write_case
 from MMRegCore.simulate.mr import anatomy_from_labels, anatomy_from_mr
 from MMRegCore.simulate.random_field import smooth_random_field
 from MMRegCore.simulate.template import load_template
@@ -25,6 +26,7 @@ __all__ = [
     "anatomy_from_maps",
     "anatomy_from_mr",
     "draw_brain_shift",
+    "landmark_pairs",
     "load_template",
     "place_probe",
     "render_contrast",
@@ -32,5 +34,7 @@ __all__ = [
     "simulate",
     "simulate_ultrasound",
     "smooth_random_field",
+    "true_transform",
     "with_contrasts",
+    "write_case",
 ]

@@ -1,0 +1,71 @@
+"""A simulated case as files that the command line reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from MMRegCore.io import Landmarks, staged_folder, write_landmarks, write_transform, write_volume
+from MMRegCore.simulate.case import SimulatedCase
+from MMRegCore.transform import SpatialTransform, composite_from_field
+from MMRegCore.volume import Volume
+from MMRegCore.warp import resample
+
+# The field is smooth over centimetres: a cubic B-spline of this spacing is the field to about a hundredth of a mm.
+_TRUTH_SPACING_MM = 2.0
+
+
+def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]) -> None:
+    """Write everything that a registration of the case needs, and its answer; all files appear or none.
+
+    ``ultrasound.nii.gz`` and ``ultrasound_mask.nii.gz``, ``cavity.nii.gz`` where there is one, ``mr_NAME.nii.gz`` for
+    every MR, ``landmarks_ultrasound.mrk.json`` and ``landmarks_mr.mrk.json``, ``truth.h5`` (fixed to moving) and
+    ``case.json``.
+
+    Parameters
+    ----------
+    case : SimulatedCase
+    folder : Path
+        Made where it does not exist.
+    description : mapping
+        What the case was made of, JSON-able; goes into ``case.json`` beside what was measured on it.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written to.
+    """
+    length_mm = case.truth.magnitude_mm()[case.evaluated]
+    measured = {
+        "mean_shift_mm": float(length_mm.mean()),
+        "largest_shift_mm": float(length_mm.max()),
+        "landmarks": len(case.landmarks_fixed),
+    }
+    with staged_folder(folder) as staging:
+        write_volume(case.fixed, staging / "ultrasound.nii.gz", dtype="uint8")
+        for name, mask in (("ultrasound_mask", case.fixed.mask), ("cavity", case.cavity)):
+            if mask is not None:
+                write_volume(
+                    Volume(mask[None].float(), case.fixed.grid, name=name), staging / f"{name}.nii.gz", dtype="uint8"
+                )
+        for image in case.moving:
+            write_volume(image, staging / f"mr_{image.name}.nii.gz")
+        for side, landmarks in zip(("ultrasound", "mr"), landmark_pairs(case), strict=True):
+            write_landmarks(landmarks, staging / f"landmarks_{side}.mrk.json")
+        write_transform(true_transform(case), staging / "truth.h5")
+        (staging / "case.json").write_text(json.dumps({**description, "measured": measured}, indent=2), "utf-8")
+
+
+def landmark_pairs(case: SimulatedCase) -> tuple[Landmarks, Landmarks]:
+    """The landmarks of both sides, numbered L-1, L-2 and so on."""
+    labels = tuple(f"L-{number + 1}" for number in range(len(case.landmarks_fixed)))
+    return Landmarks(case.landmarks_fixed, labels), Landmarks(case.landmarks_moving, labels)
+
+
+def true_transform(case: SimulatedCase) -> SpatialTransform:
+    """The known displacement as a transform, fixed to moving; rigid far from the field of view."""
+    coarse = case.truth.grid.with_spacing([_TRUTH_SPACING_MM] * 3)
+    inside = Volume(case.evaluated[None].float(), case.fixed.grid)
+    return composite_from_field(case.truth.on_grid(coarse), resample(inside, coarse)[0])
