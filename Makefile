@@ -18,18 +18,7 @@ demo: $(VENV)/.ready-demo
 	$(BIN)/mmreg demo --output "$(DEMO_OUTPUT)"
 
 test: lint
-	@if $(BIN)/python -c 'import slicer' 2>/dev/null; then \
-	    $(BIN)/python -m pytest $(PYTEST_OPTIONS); \
-	elif [ "$${CI:-}" = true ]; then \
-	    echo "ERROR: slicer-core cannot be imported, so the scene tests cannot run; in CI that is a failure." >&2; \
-	    $(BIN)/python -c 'import slicer'; exit 1; \
-	else \
-	    echo "************************************************************************" >&2; \
-	    echo "* slicer-core cannot be imported: THE SCENE TESTS ARE LEFT OUT          *" >&2; \
-	    echo "* (it has wheels for Python 3.11 on Linux x86-64; see CONTRIBUTING.md)  *" >&2; \
-	    echo "************************************************************************" >&2; \
-	    $(BIN)/python -m pytest --ignore=Testing/Slicer $(PYTEST_OPTIONS); \
-	fi
+	PYTHON=$(BIN)/python Testing/run $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

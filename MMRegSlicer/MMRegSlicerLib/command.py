@@ -21,7 +21,7 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     Returns
     -------
     list of str
-        The arguments of ``mmreg``.
+        The arguments of ``python``.
 
     Raises
     ------
@@ -30,7 +30,16 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     """
     fixed = request.fixed
     write_volume(fixed, folder / "fixed.nrrd")
-    command = ["register", "--json-progress", "--output", str(folder / "result"), "--fixed", str(folder / "fixed.nrrd")]
+    command = [
+        "-m",
+        "MMRegCore",
+        "register",
+        "--json-progress",
+        "--output",
+        str(folder / "result"),
+        "--fixed",
+        str(folder / "fixed.nrrd"),
+    ]
     if request.fixed_mask is not None:
         write_mask(request.fixed_mask, fixed, folder / "fixed_mask.nrrd")
         command += ["--fixed-mask", str(folder / "fixed_mask.nrrd")]

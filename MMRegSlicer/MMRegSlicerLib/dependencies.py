@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 from MMRegCore.errors import MMRegError
@@ -55,21 +56,24 @@ class Package:
         return find_spec(self.name) is None
 
 
-PACKAGES = (
-    Package("torch", "2.2", _("0.2 GB, with GPU support up to 3 GB"), _("computes the registration")),
-    Package("safetensors", "0.4", _("0.5 MB"), _("reads trained weights")),
-    Package("matplotlib", "3.8", _("10 MB"), _("draws the pictures of the report"), optional=True),
-)
+@cache
+def packages() -> tuple[Package, ...]:
+    """What the core needs and Slicer does not ship."""
+    return (
+        Package("torch", "2.2", _("0.2 GB, with GPU support up to 3 GB"), _("computes the registration")),
+        Package("safetensors", "0.4", _("0.5 MB"), _("reads trained weights")),
+        Package("matplotlib", "3.8", _("10 MB"), _("draws the pictures of the report"), optional=True),
+    )
 
 
 def missing() -> tuple[Package, ...]:
     """The packages that have to be installed before the first registration."""
-    return tuple(package for package in PACKAGES if package.is_missing)
+    return tuple(package for package in packages() if package.is_missing)
 
 
-def question(packages: Sequence[Package]) -> str:
+def question(lacking: Sequence[Package]) -> str:
     """The text of the one dialog: what would be installed, what for, how large."""
-    lines = [f"• {package.requirement} ({package.size}): {package.purpose}" for package in packages]
+    lines = [f"• {package.requirement} ({package.size}): {package.purpose}" for package in lacking]
     begin = _("MMReg needs packages that Slicer does not ship. These would be downloaded into Slicer's own Python:")
     end = _("SimpleITK, numpy and everything else that Slicer ships stay as they are. Install them now?")
     return "\n".join([begin, "", *lines, "", end])
@@ -88,13 +92,13 @@ def ensure(ask: Callable[[str], bool]) -> None:
     DependencyError
         When the person refuses, or the installation fails; the text says what to do.
     """
-    packages = missing()
-    if not packages:
+    lacking = missing()
+    if not lacking:
         return
-    if not ask(question(packages)):
-        names = ", ".join(package.name for package in packages)
+    if not ask(question(lacking)):
+        names = ", ".join(package.name for package in lacking)
         raise DependencyError(_("Nothing was installed. MMReg cannot register without {names}.").format(names=names))
-    for package in packages:
+    for package in lacking:
         _install(package)
     importlib.invalidate_caches()
     left = ", ".join(package.name for package in missing())

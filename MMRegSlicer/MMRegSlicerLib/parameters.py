@@ -7,6 +7,19 @@ import json
 from MMRegSlicerLib.request import Mask, Moving, Node, Request
 
 _DEFAULTS = Request()
+_MODULE = "MMRegSlicer"
+
+
+def parameter_node(scene: Node) -> Node:
+    """The node that holds the form of a scene: the first one of this module, made where there is none."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode")
+        if node.GetAttribute("ModuleName") == _MODULE:
+            return node
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", _MODULE)
+    node.SetAttribute("ModuleName", _MODULE)
+    node.SetHideFromEditors(True)
+    return node
 
 
 class Parameters:

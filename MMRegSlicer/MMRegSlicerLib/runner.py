@@ -24,12 +24,12 @@ _STOP_S = 10.0
 
 
 class Worker:
-    """``python -m MMRegCore …`` in a process of its own, whose JSON lines are told on request.
+    """Python in a process of its own, whose JSON lines are told on request.
 
     Parameters
     ----------
     arguments : sequence of str
-        What follows ``mmreg``; the verb must report with ``--json-progress``.
+        What follows ``python``, such as ``-m MMRegCore register … --json-progress``.
     python : str, optional
         The interpreter; Slicer's own when None.
 
@@ -44,7 +44,7 @@ class Worker:
         self._lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         interpreter = python or slicer_python()
         self._process = subprocess.Popen(
-            [interpreter, "-m", "MMRegCore", *arguments],
+            [interpreter, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -74,8 +74,8 @@ class Worker:
         Returns
         -------
         list of dict
-            ``event`` is 'progress', 'done' or 'error' as ``mmreg --json-progress`` writes them, or 'log' with the
-            ``line`` of a person's log, or, last and once, 'exit' with the ``code``.
+            ``event`` is what the process wrote ('progress', 'done' or 'error' of ``mmreg --json-progress``), or 'log'
+            with the ``line`` of a person's log, or, last and once, 'exit' with the ``code``.
         """
         ended = self._process.poll() is not None and not any(thread.is_alive() for thread in self._threads)
         found = []

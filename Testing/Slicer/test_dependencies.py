@@ -42,14 +42,14 @@ def test_versions_are_those_that_the_core_needs():
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     needed = {*project["dependencies"], *project["optional-dependencies"]["report"]}
     shipped = {text for text in needed if re.match(r"(numpy|SimpleITK)\b", text)}
-    assert {package.requirement for package in dependencies.PACKAGES} == needed - shipped
+    assert {package.requirement for package in dependencies.packages()} == needed - shipped
 
 
 def test_asks_once_and_names_everything_with_its_size(slicer_python):
     asked = []
     ensure(lambda text: asked.append(text) or True)
     assert len(asked) == 1
-    for package in dependencies.PACKAGES:
+    for package in dependencies.packages():
         assert f"{package.requirement} ({package.size}): {package.purpose}" in asked[0]
     assert slicer_python.installed == ["torch", "safetensors", "matplotlib"]
     ensure(lambda text: pytest.fail("nothing is missing any more"))

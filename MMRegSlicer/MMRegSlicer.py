@@ -1,0 +1,79 @@
+"""The Slicer module MMRegSlicer: what the application asks for; everything else is in MMRegSlicerLib."""
+
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+from MMRegSlicerLib.logic import MMRegSlicerLogic
+
+__all__ = ["MMRegSlicer", "MMRegSlicerLogic", "MMRegSlicerTest", "MMRegSlicerWidget"]
+
+
+class MMRegSlicer(ScriptedLoadableModule):
+    """What the application shows about the module."""
+
+    def __init__(self, parent: Any) -> None:  # noqa: ANN401 - a C++ object, or what stands in for it
+        super().__init__(parent)
+        parent.title = _("MMReg: MR to ultrasound")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
+        parent.dependencies = []
+        parent.contributors = ["The MMReg contributors"]
+        parent.helpText = _(
+            "Brings preoperative MR into place on intraoperative ultrasound, and shows what it did, so that you can "
+            "judge the result.<p><b>Research software, not a medical device.</b> It is not approved for clinical use; "
+            "do not base treatment on it.</p>"
+        )
+        parent.acknowledgementText = _(
+            "Apache License 2.0. Method: Wang et al., <i>Unsupervised Multimodal 3D Medical Image Registration with "
+            "Multilevel Correlation Balanced Optimization</i>, 2024, <a href='https://arxiv.org/abs/2409.05040'>"
+            "arXiv:2409.05040</a>. Images are registered on this computer; nothing is uploaded."
+        )
+
+
+class MMRegSlicerWidget(ScriptedLoadableModuleWidget):
+    """The panel in the application."""
+
+    def setup(self) -> None:
+        """Make the panel; called once, when the module is opened for the first time."""
+        super().setup()
+        # Qt is imported only here, so that the logic can be used without it.
+        from MMRegSlicerLib.widget import Panel
+
+        root = slicer.util.loadUI(self.resourcePath("UI/MMRegSlicer.ui"))
+        self.layout.addWidget(root)
+        root.setMRMLScene(slicer.mrmlScene)
+        self.logic = MMRegSlicerLogic()
+        self.panel = Panel(slicer.util.childWidgetVariables(root), self.logic)
+        self.panel.enter()
+
+    def enter(self) -> None:
+        """Show the scene as it is now; called when a person comes to the module."""
+        self.panel.enter()
+
+    def cleanup(self) -> None:
+        """Stop what runs; called when the module is reloaded and when the application quits."""
+        self.panel.cleanup()
+
+
+class MMRegSlicerTest(ScriptedLoadableModuleTest):
+    """A registration with a known answer, for Slicer's own test runner."""
+
+    def setUp(self) -> None:
+        """Begin with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:  # noqa: N802
+        """Run every case."""
+        from MMRegSlicerLib.self_test import CASES
+
+        for case in CASES:
+            self.setUp()
+            self.delayDisplay(case.__name__)
+            case()

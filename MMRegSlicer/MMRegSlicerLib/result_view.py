@@ -1,0 +1,137 @@
+"""The section *Result*: what came out, whether to believe it, what else moves along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from MMRegSlicerLib.result import Result
+from MMRegSlicerLib.translation import tr as _
+
+# Background and text, dark enough on light to read in both of Slicer's themes.
+_COLOURS = {"accept": "#d9f2d9", "review": "#fff0c2", "reject": "#f8d0d0"}
+_FOREGROUND_OPACITY = 0.5
+
+
+class ResultView:
+    """Shows one result and acts on it.
+
+    Parameters
+    ----------
+    ui : namespace
+        The widgets of ``MMRegSlicer.ui`` by their names.
+    discarded : callable
+        Called after a result was discarded.
+    """
+
+    def __init__(self, ui: Any, discarded: Callable[[], None]) -> None:  # noqa: ANN401
+        self._ui = ui
+        self._told_discarded = discarded
+        self._result: Result | None = None
+        ui.afterBox.connect("toggled(bool)", self._toggled)
+        ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._refresh_apply())
+        ui.applyButton.connect("clicked()", self._apply)
+        ui.reportButton.connect("clicked()", self._save_report)
+        ui.acceptButton.connect("clicked()", self._accept)
+        ui.discardButton.connect("clicked()", self._discard)
+        self._shortcut = qt.QShortcut(qt.QKeySequence("b"), slicer.util.mainWindow() or ui.resultSection)
+        self._shortcut.connect("activated()", self._flip)
+
+    def show(self, result: Result | None) -> None:
+        """Show a result, or nothing."""
+        self._result = result
+        self._ui.resultSection.setVisible(result is not None)
+        if result is None:
+            return
+        text, colour = verdict_text(result)
+        self._ui.verdictLabel.setText(text)
+        self._ui.verdictLabel.setStyleSheet(f"background: {colour}; color: black; padding: 6px" if colour else "")
+        self._ui.afterBox.blockSignals(True)
+        self._ui.afterBox.setChecked(result.is_shown_after)
+        self._ui.afterBox.blockSignals(False)
+        self._ui.reportButton.setEnabled(bool(result.report))
+        self._ui.acceptButton.setEnabled(not result.accepted)
+        self._refresh_apply()
+
+    def show_in_slices(self) -> None:
+        """Lay the MR over the ultrasound in every slice view."""
+        if self._result is None or self._result.fixed is None or not self._result.moving:
+            return
+        scene = slicer.mrmlScene
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
+            composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+            composite.SetBackgroundVolumeID(self._result.fixed.GetID())
+            composite.SetForegroundVolumeID(self._result.moving[0].GetID())
+            composite.SetForegroundOpacity(_FOREGROUND_OPACITY)
+
+    def cleanup(self) -> None:
+        """Give the key back."""
+        self._shortcut.setEnabled(False)
+        self._shortcut.deleteLater()
+
+    def _flip(self) -> None:
+        if self._result is not None:
+            self._ui.afterBox.setChecked(not self._result.is_shown_after)
+
+    def _toggled(self, after: bool) -> None:
+        if self._result is not None:
+            self._result.show(after=after)
+
+    def _refresh_apply(self) -> None:
+        node = self._ui.applySelector.currentNode()
+        free = self._result is not None and node is not None and node is not self._result.fixed
+        self._ui.applyButton.setEnabled(free and self._result is not None and node not in self._result.under)
+
+    def _apply(self) -> None:
+        if self._result is not None:
+            self._result.apply_to(self._ui.applySelector.currentNode())
+            self._refresh_apply()
+
+    def _save_report(self) -> None:
+        if self._result is None:
+            return
+        name = "".join(letter if letter.isalnum() else "_" for letter in self._result.transform.GetName())
+        path = qt.QFileDialog.getSaveFileName(
+            self._ui.resultSection, _("Save the report"), f"{name}.html", "HTML (*.html)"
+        )
+        if path:
+            Path(path).write_text(self._result.report, encoding="utf-8")
+
+    def _accept(self) -> None:
+        if self._result is not None:
+            self._result.accept()
+            self.show(self._result)
+
+    def _discard(self) -> None:
+        if self._result is None:
+            return
+        question = _("Remove everything that this registration made, and put back what it moved?")
+        if slicer.util.confirmOkCancelDisplay(question, _("MMReg")):
+            result, self._result = self._result, None
+            result.discard()
+            self.show(None)
+            self._told_discarded()
+
+
+def verdict_text(result: Result) -> tuple[str, str]:
+    """What to tell about a result, and the colour of the banner ('' for none).
+
+    Results without a verdict (of an older MMReg) show the findings instead.
+    """
+    verdict = result.numbers.get("verdict") or {}
+    level = str(verdict.get("level", ""))
+    titles = {
+        "accept": _("Nothing speaks against this result. Look at it all the same."),
+        "review": _("Review this result with care:"),
+        "reject": _("Do not use this result:"),
+    }
+    reasons = verdict.get("reasons") if level else result.numbers.get("notes")
+    title = titles.get(level, _("No verdict was made; judge by the images."))
+    lines = [title, *(f"• {reason}" for reason in reasons or [])]
+    if result.accepted:
+        lines.append(_("Accepted."))
+    return "\n".join(lines), _COLOURS.get(level, "")

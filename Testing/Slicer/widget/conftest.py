@@ -1,0 +1,108 @@
+"""The module opened in a fresh scene, and what tests do to it."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import slicer
+from PySide6 import QtWidgets
+
+import standin
+from mrml_scene import new_scene, node_ids, scene_holds, small_case, snapshot
+
+SHIFT_MM = np.array([3.0, -1.5, 1.5])
+QUICK = {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2", "mcbo.inverse_consistency_iterations": "3"}
+
+
+class Opened:
+    """The module as a person sees it."""
+
+    def __init__(self, temporary: Path) -> None:
+        self.temporary = temporary
+        self.module = standin.open_module()
+        self.holder: QtWidgets.QWidget = self.module.holder
+        self.panel: Any = self.module.widget.panel
+        self.ui: Any = self.panel.ui
+        self.holder.resize(400, 1000)
+        self.holder.show()
+        self.process_ids: list[int] = []
+
+    def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        """Let the application live until something is so."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s; status: {self.ui.statusLabel.text()}"
+            QtWidgets.QApplication.processEvents()
+            time.sleep(0.005)
+
+    def request(self, **changes: Any) -> None:
+        """Put something into the form as the scene would."""
+        from dataclasses import replace
+
+        parameters = self.panel._parameters
+        parameters.request = replace(parameters.request, **changes)
+
+    def register(self) -> Any:
+        """Click Register; give the registration that began."""
+        assert self.ui.registerButton.isEnabled(), self.ui.statusLabel.text()
+        self.ui.registerButton.click()
+        (registration,) = self.panel.logic._running
+        self.process_ids.append(registration.process_id)
+        return registration
+
+    def assert_nothing_left(self) -> None:
+        """No process, no temporary folder."""
+        assert not any(Path(f"/proc/{number}").exists() for number in self.process_ids)
+        assert list(self.temporary.glob("mmreg-*")) == []
+
+
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory) -> QtWidgets.QApplication:
+    return standin.install(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def opened(application: QtWidgets.QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    """The module opened in an empty scene; errors in callbacks fail the test."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    raised: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: raised.append(error))
+    scene = new_scene(tmp_path)
+    made = Opened(temporary)
+    yield made
+    made.module.widget.cleanup()
+    made.assert_nothing_left()
+    made.holder.close()
+    made.holder.deleteLater()
+    application.processEvents()
+    scene.Clear(1)
+    scene_holds.pop(id(scene))
+    assert not raised, raised
+
+
+@pytest.fixture
+def case(opened: Opened, blobs: Callable[..., np.ndarray]) -> SimpleNamespace:
+    """A small case in the scene, chosen in the form, with what the scene held before."""
+    from MMRegSlicerLib.request import Moving
+
+    ultrasound, mr = small_case(slicer.mrmlScene, blobs, SHIFT_MM)
+    opened.request(fixed=ultrasound, moving=(Moving(mr),), changes=QUICK, device="cpu")
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+    def state() -> tuple[object, ...]:
+        return node_ids(slicer.mrmlScene), snapshot(ultrasound), snapshot(mr)
+
+    before = state()
+    return SimpleNamespace(ultrasound=ultrasound, mr=mr, unchanged=lambda: state() == before)
+
+
+assert os.environ["QT_QPA_PLATFORM"], "run these files with python -m standin.run"

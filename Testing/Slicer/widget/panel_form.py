@@ -1,0 +1,188 @@
+"""The form: what it shows, what it keeps in the scene, when Register can be pressed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from PySide6 import QtWidgets
+
+from MMRegCore.config import describe, load_preset, preset_description, preset_names
+from MMRegSlicerLib.request import Mask, Moving, Request
+from mrml_scene import add_linear, add_segmentation, add_volume, translation
+
+
+def combo_boxes(place):
+    return place.findChildren(QtWidgets.QComboBox)
+
+
+def choose(box, text):
+    """Choose an entry as a person does."""
+    index = box.findText(text)
+    assert index >= 0, [box.itemText(each) for each in range(box.count())]
+    box.setCurrentIndex(index)
+    box.activated.emit(index)
+
+
+@pytest.fixture
+def volumes(opened):
+    scene = slicer.mrmlScene
+    return [add_volume(scene, name, np.ones((4, 5, 6)), np.eye(4)) for name in ("US", "T1", "FLAIR")]
+
+
+def test_register_says_why_it_cannot_run(opened, volumes):
+    ui = opened.ui
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Choose the ultrasound volume.")
+    choose(ui.fixedSelector, "US")
+    assert ui.statusLabel.text() == "Choose at least one MR volume."
+    choose(combo_boxes(ui.movingPlace)[0], "T1")
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (True, "")
+    slicer.mrmlScene.RemoveNode(volumes[1])
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Choose at least one MR volume.")
+
+
+def test_what_is_chosen_is_kept_in_the_scene(opened, volumes):
+    ui = opened.ui
+    choose(ui.fixedSelector, "US")
+    choose(combo_boxes(ui.movingPlace)[0], "T1")
+    choose(ui.presetSelector, "mcbo-published")
+    ui.nameEdit.setText("after resection")
+    ui.nameEdit.editingFinished.emit()
+    kept = opened.panel._parameters.request
+    assert kept == Request(volumes[0], (Moving(volumes[1]),), preset="mcbo-published", name="after resection")
+    assert ui.presetAbout.text() == preset_description("mcbo-published")
+
+
+def test_mr_are_added_and_taken_away(opened, volumes):
+    ui = opened.ui
+    ui.addMovingButton.click()
+    boxes = [box for box in combo_boxes(ui.movingPlace) if box.findText("T1") >= 0]
+    assert len(boxes) == 2
+    choose(boxes[0], "T1")
+    choose(boxes[1], "FLAIR")
+    assert opened.panel.form.request.moving_nodes == (volumes[1], volumes[2])
+    first = next(b for b in ui.movingPlace.findChildren(QtWidgets.QToolButton) if b.isVisible())
+    first.click()
+    assert opened.panel.form.request.moving_nodes == (volumes[2],)
+    assert opened.panel._parameters.request.moving_nodes == (volumes[2],)
+
+
+def test_masks_are_label_maps_or_segments(opened, volumes):
+    segmentation, segment = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
+    nodes, segments = combo_boxes(opened.ui.fixedMaskPlace)
+    assert segments.isHidden()
+    choose(nodes, "Seg")
+    assert not segments.isHidden()
+    assert opened.panel._parameters.request.fixed_mask == Mask(segmentation, segment)
+    choose(nodes, "No mask")
+    assert segments.isHidden()
+    assert opened.panel._parameters.request.fixed_mask is None
+
+
+def test_a_form_that_comes_with_a_scene_is_shown(opened, volumes):
+    segmentation, segment = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
+    request = Request(
+        fixed=volumes[0],
+        moving=(Moving(volumes[1], Mask(segmentation, segment)), Moving(volumes[2])),
+        fixed_mask=Mask(segmentation, segment),
+        start=add_linear(slicer.mrmlScene, "tracker", translation(1, 0, 0)),
+        preset="mcbo-clem",
+        changes={"mcbo.half_width": "5", "mcbo.masked": "true", "fusion": "mean"},
+        device="cpu",
+        name="x",
+    )
+    opened.panel._parameters.request = request
+    assert opened.panel.form.request == request
+    assert opened.ui.registerButton.isEnabled()
+
+
+def test_every_setting_of_the_preset_can_be_changed_and_explains_itself(opened, volumes):
+    editors = opened.panel.form._editors
+    settings = list(describe(load_preset("mcbo")))
+    assert [editor.key for editor in editors] == [each.key for each in settings]
+    for editor, about in zip(editors, settings, strict=True):
+        assert about.help in editor.widget.toolTip()
+        assert about.unit in editor.label
+        assert editor.change() is None
+    half_width = next(editor for editor in editors if editor.key == "mcbo.half_width")
+    half_width.widget.setText("99")
+    half_width.widget.editingFinished.emit()
+    assert opened.panel.form.request.changes == {"mcbo.half_width": "99"}
+    opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),))
+    assert "half_width to be at most 12" in opened.ui.statusLabel.text()
+    opened.ui.resetButton.click()
+    assert opened.panel.form.request.changes == {}
+
+
+def test_another_preset_brings_its_own_values(opened):
+    for name in preset_names():
+        choose(opened.ui.presetSelector, name)
+        assert opened.panel.form.request.changes == {}
+        assert opened.panel._parameters.request.preset == name
+
+
+def test_a_start_from_the_middle_of_the_chain_is_said(opened, volumes):
+    upper = add_linear(slicer.mrmlScene, "tracker", translation(9, 0, 0))
+    lower = add_linear(slicer.mrmlScene, "calibration", translation(1, 0, 0), upper)
+    volumes[1].SetAndObserveTransformNodeID(lower.GetID())
+    opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),))
+    assert opened.ui.startAdvice.isHidden()
+    choose(opened.ui.startSelector, "tracker")
+    assert not opened.ui.startAdvice.isHidden()
+    assert "calibration would be left out" in opened.ui.startAdvice.text()
+
+
+def test_devices_are_looked_for_in_another_process(opened):
+    opened.wait(lambda: "PyTorch" in opened.ui.deviceFound.text())
+
+
+def test_every_control_has_a_tooltip(opened):
+    kinds = (QtWidgets.QAbstractButton, QtWidgets.QComboBox, QtWidgets.QLineEdit, QtWidgets.QPlainTextEdit)
+    for kind in kinds:
+        for widget in opened.holder.findChildren(kind):
+            inner = widget.objectName().startswith("qt_") or type(widget).__module__.startswith("PySide6")
+            assert inner or widget.toolTip(), widget.objectName()
+
+
+def test_another_scene_brings_another_form(opened, volumes):
+    opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),))
+    slicer.mrmlScene.Clear(0)
+    assert opened.panel.form.request == Request()
+    assert opened.ui.statusLabel.text() == "Choose the ultrasound volume."
+
+
+def test_shown_with_nothing_installed_but_what_slicer_ships(tmp_path):
+    """Torch, safetensors and matplotlib cannot be imported; numpy and SimpleITK are Slicer's own."""
+    code = f"""
+import sys, os
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "safetensors", "matplotlib", "nilearn"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+import importlib.util
+real = importlib.util.find_spec
+gone = ("torch", "safetensors", "matplotlib")
+importlib.util.find_spec = lambda name, *rest: None if name in gone else real(name, *rest)
+from pathlib import Path
+import standin
+application = standin.install(Path({str(tmp_path)!r}))
+opened = standin.open_module()
+opened.holder.show()
+text = opened.widget.panel.ui.deviceFound.text()
+sys.stdout.write(text)
+sys.stdout.flush()
+os._exit(0 if "torch, safetensors will be installed" in text and "torch" not in sys.modules else 3)
+"""
+    root = Path(__file__).parents[3]
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{root}:{root / 'Testing' / 'Slicer'}"},
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr

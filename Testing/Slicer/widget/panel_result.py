@@ -1,0 +1,119 @@
+"""The result: verdict, before and after, what moves along, report, accept, discard."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import slicer
+from PySide6 import QtCore, QtTest, QtWidgets
+
+from MMRegCore.io import write_transform
+from MMRegCore.transform import SpatialTransform
+from MMRegSlicerLib.result import Result, add_result
+from mrml_scene import add_points, node_ids, points_in_world, snapshot, translation
+
+VERDICT = {"level": "review", "reasons": ["The deformation reaches 12 mm.", "The MR covers 60 % of the ultrasound."]}
+
+
+@pytest.fixture
+def shown(opened, case, tmp_path, monkeypatch):
+    """A result in the panel, as if a registration had just ended."""
+    folder = tmp_path / "result"
+    folder.mkdir()
+    write_transform(SpatialTransform.from_matrix(translation(5, 0, 0)), folder / "transform.h5")
+    (folder / "result.json").write_text(json.dumps({"qa": {"verdict": VERDICT}}), encoding="utf-8")
+    (folder / "report.html").write_text("<html>the report</html>", encoding="utf-8")
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    before = node_ids(slicer.mrmlScene), snapshot(case.mr)
+    opened.panel._done(add_result(folder, opened.panel.form.request))
+    answers = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: answers.append(text) or True)
+    result = Result(opened.panel._parameters.result_transform)
+    return SimpleNamespace(result=result, composite=composite, before=before, answers=answers)
+
+
+def test_the_verdict_comes_with_its_reasons(opened, shown):
+    text = opened.ui.verdictLabel.text()
+    assert text.splitlines() == ["Review this result with care:", *(f"• {reason}" for reason in VERDICT["reasons"])]
+    assert "#fff0c2" in opened.ui.verdictLabel.styleSheet()
+    assert opened.ui.statusLabel.text() == "Done. Look at the images before you believe it."
+
+
+@pytest.mark.parametrize(
+    ("numbers", "first"),
+    [
+        ({"verdict": {"level": "accept", "reasons": []}}, "Nothing speaks against this result."),
+        ({"verdict": {"level": "reject", "reasons": ["It folds."]}}, "Do not use this result:"),
+        ({"notes": ["Nothing moved."]}, "No verdict was made; judge by the images."),
+        ({}, "No verdict was made; judge by the images."),
+    ],
+)
+def test_every_kind_of_verdict_and_none(opened, shown, numbers, first):
+    shown.result.transform.SetAttribute("MMReg.numbers", json.dumps(numbers))
+    opened.panel.result_view.show(shown.result)
+    assert opened.ui.verdictLabel.text().startswith(first)
+
+
+def test_the_slice_views_show_the_mr_over_the_ultrasound(shown, case):
+    assert shown.composite.GetBackgroundVolumeID() == case.ultrasound.GetID()
+    assert shown.composite.GetForegroundVolumeID() == case.mr.GetID()
+    assert shown.composite.GetForegroundOpacity() == 0.5
+
+
+def test_before_and_after_by_click_and_by_key(opened, shown, case):
+    ui = opened.ui
+    assert ui.afterBox.isChecked()
+    ui.afterBox.click()
+    assert snapshot(case.mr) == shown.before[1]
+    opened.holder.activateWindow()
+    opened.wait(opened.holder.isActiveWindow)
+    QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
+    assert ui.afterBox.isChecked()
+    assert case.mr.GetTransformNodeID() == shown.result.transform.GetID()
+
+
+def test_what_belongs_to_the_mr_moves_along_and_comes_back(opened, shown):
+    plan = add_points(slicer.mrmlScene, "plan", np.array([[10.0, 0, 0]]))
+    ui = opened.ui
+    assert not ui.applyButton.isEnabled()
+    ui.applySelector.setCurrentNode(plan)
+    ui.applyButton.click()
+    np.testing.assert_allclose(points_in_world(plan), [[5.0, 0, 0]])
+    assert not ui.applyButton.isEnabled()
+    ui.discardButton.click()
+    np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
+
+
+def test_discard_asks_then_removes_exactly_what_was_made(opened, shown, case):
+    opened.ui.discardButton.click()
+    assert len(shown.answers) == 1
+    assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == shown.before
+    assert not opened.ui.resultSection.isVisible()
+    assert opened.ui.statusLabel.text() == "Discarded. Everything is where it was before."
+
+
+def test_discard_can_be_refused(opened, shown, monkeypatch):
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: False)
+    opened.ui.discardButton.click()
+    assert opened.ui.resultSection.isVisible()
+    assert shown.result.is_shown_after
+
+
+def test_accept_keeps_everything_and_hardens_nothing(opened, shown, case):
+    opened.ui.acceptButton.click()
+    assert not opened.ui.acceptButton.isEnabled()
+    assert opened.ui.verdictLabel.text().endswith("Accepted.")
+    assert case.mr.GetTransformNodeID() == shown.result.transform.GetID()
+
+
+def test_the_report_is_saved_as_it_was_written(opened, shown, tmp_path, monkeypatch):
+    path = tmp_path / "saved.html"
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    opened.ui.reportButton.click()
+    assert path.read_text(encoding="utf-8") == "<html>the report</html>"
+
+
+def test_deleting_the_transform_by_hand_takes_the_section_away(opened, shown):
+    slicer.mrmlScene.RemoveNode(shown.result.transform)
+    assert not opened.ui.resultSection.isVisible()

@@ -1,0 +1,91 @@
+"""Running: progress, result, and everything that can go wrong meanwhile."""
+
+import os
+
+import slicer
+
+from MMRegSlicerLib import dependencies
+from mrml_scene import node_ids
+
+
+def test_registers_while_the_application_lives(opened, case):
+    ui = opened.ui
+    ticks, texts, values = [0], set(), [0]
+
+    def live():
+        ticks[0] += 1
+        texts.add(ui.statusLabel.text())
+        values.append(ui.progressBar.value())
+        return ui.resultSection.isVisible()
+
+    opened.register()
+    assert (ui.cancelButton.isVisible(), ui.registerButton.isVisible()) == (True, False)
+    assert not ui.imagesSection.isEnabled()
+    opened.wait(live)
+    assert ticks[0] > 100
+    assert len(texts) > 3
+    assert any("left" in text for text in texts)
+    assert max(values) > 800
+    opened.assert_nothing_left()
+    assert (ui.cancelButton.isVisible(), ui.registerButton.isVisible()) == (False, True)
+    assert ui.imagesSection.isEnabled()
+    assert case.mr.GetParentTransformNode().GetName() == "T1 to Ultrasound"
+
+
+def test_closing_the_scene_in_the_middle(opened, case):
+    opened.register()
+    opened.wait(lambda: opened.ui.progressBar.value() > 0)
+    slicer.mrmlScene.Clear(0)
+    opened.assert_nothing_left()
+    assert not opened.ui.registerButton.isEnabled()
+    assert not opened.ui.cancelButton.isVisible()
+
+
+def test_deleting_an_input_in_the_middle(opened, case):
+    before = node_ids(slicer.mrmlScene)
+    opened.register()
+    opened.wait(lambda: opened.ui.progressBar.value() > 0)
+    slicer.mrmlScene.RemoveNode(case.mr)
+    opened.assert_nothing_left()
+    assert opened.ui.logView.toPlainText().splitlines()[-1] == "Cancelled because T1 was deleted."
+    assert opened.ui.statusLabel.text() == "Choose at least one MR volume."
+    assert set(node_ids(slicer.mrmlScene)) <= set(before)
+    assert not opened.ui.cancelButton.isVisible()
+
+
+def test_reloading_the_module_in_the_middle(opened, case):
+    opened.register()
+    opened.wait(lambda: opened.ui.progressBar.value() > 0)
+    opened.module.widget.cleanup()
+    opened.assert_nothing_left()
+    assert case.mr.GetTransformNodeID() is None
+
+
+def test_an_error_of_the_process_is_shown_and_the_form_comes_back(opened, case):
+    case.mr.SetOrigin(900, 0, 0)
+    opened.register()
+    opened.wait(opened.ui.registerButton.isVisible)
+    assert "expected the fields of view" in opened.ui.statusLabel.text()
+    assert "expected the fields of view" in opened.ui.logView.toPlainText()
+    assert opened.ui.imagesSection.isEnabled()
+    opened.assert_nothing_left()
+
+
+def test_a_process_that_is_killed_is_an_error(opened, case):
+    registration = opened.register()
+    opened.wait(lambda: opened.ui.progressBar.value() > 0)
+    os.kill(registration.process_id, 9)
+    opened.wait(opened.ui.registerButton.isVisible)
+    assert "ended unexpectedly (code -9)" in opened.ui.statusLabel.text()
+    assert case.unchanged()
+
+
+def test_missing_torch_is_asked_for_and_a_refusal_explained(opened, case, monkeypatch):
+    asked = []
+    monkeypatch.setattr(dependencies, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: asked.append(text))
+    opened.ui.registerButton.click()
+    assert len(asked) == 1
+    assert "torch>=" in asked[0]
+    assert "MMReg cannot register without torch" in opened.ui.statusLabel.text()
+    assert case.unchanged()

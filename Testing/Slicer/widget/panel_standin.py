@@ -1,0 +1,111 @@
+"""The stand-in is strict: what is not listed cannot be used, and what is listed is what the module uses."""
+
+import ast
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PySide6 import QtWidgets
+
+from standin.pythonqt import connect
+from standin.slicer_api import CTK, MRML, QT
+
+MODULE = Path(__file__).parents[3] / "MMRegSlicer"
+SOURCES = sorted([MODULE / "MMRegSlicer.py", *(MODULE / "MMRegSlicerLib").glob("*.py")])
+UI = MODULE / "Resources" / "UI" / "MMRegSlicer.ui"
+
+
+def as_module(code: str, **names):
+    """Run code as if it were the module's own."""
+    exec(compile(code, str(MODULE / "MMRegSlicerLib" / "tried.py"), "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "label.setTextFormat(1)",  # exists in Qt, is not listed
+        "label.tetx",
+        "label.note = 1",  # PythonQt makes no attributes
+        "line.text()",  # a property is no method
+        "line.text = 3.5j",
+        "selector.currentNodeID",
+        "label.connect('linkActivated(QString)', print)",
+        "selector.connect('currentNodeChanged(bool)', print)",
+        "qt.QSpinBox()",
+    ],
+)
+def test_what_is_not_listed_raises(application, code):
+    import qt
+    import slicer
+
+    names = {"label": qt.QLabel(), "line": qt.QLineEdit(), "selector": slicer.qMRMLNodeComboBox(), "qt": qt}
+    with pytest.raises((AttributeError, TypeError)):
+        as_module(code, **names)
+
+
+def test_properties_are_attributes_and_tests_see_pyside(application):
+    import qt
+
+    line, read = qt.QLineEdit(), []
+    as_module("line.text = 'a'; read.append(line.text)", line=line, read=read)
+    assert read == ["a"]
+    assert line.text() == "a"
+
+
+def test_every_signal_that_the_module_connects_is_listed():
+    listed = {signal for table in (QT, CTK, MRML) for api in table.values() for signal in api.signals}
+    used = set()
+    for path in SOURCES:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "connect":
+                used.add(call.args[0].value)
+    assert used == listed
+
+
+def test_every_class_that_is_listed_is_used():
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    text += UI.read_text(encoding="utf-8")
+    bases = {api.base for api in QT.values()}
+    for table in (QT, CTK, MRML):
+        for name in table:
+            assert name in bases or re.search(rf"\b{name}\b", text), name
+
+
+def test_every_member_that_is_listed_is_used():
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES) + UI.read_text(encoding="utf-8")
+    inner = {"children", "layout", "objectName"}  # used by slicer.util and by the application
+    for table in (QT, CTK, MRML):
+        for name, api in table.items():
+            for member in {*api.properties, *api.methods} - inner:
+                assert re.search(rf"\b{member}\b", text), f"{name}.{member}"
+
+
+def test_the_form_file_names_known_classes_and_properties(application):
+    import ctk
+    import qt
+    import slicer
+
+    for element in ElementTree.parse(UI).iter("widget"):
+        name = element.get("class")
+        home = qt if name in QT else ctk if name in CTK else slicer
+        meta = getattr(home, name).staticMetaObject
+        for each in element.findall("property"):
+            assert meta.indexOfProperty(each.get("name")) >= 0, f"{name}.{each.get('name')}"
+
+
+def test_headers_are_named_for_every_class():
+    assert all(api.header for table in (QT, CTK, MRML) for api in table.values())
+
+
+def test_surplus_values_of_signals_are_dropped(application):
+    import qt
+
+    told = []
+    button = qt.QPushButton()
+    connect(button, "clicked()", lambda: told.append(()))
+    connect(button, "toggled(bool)", told.append)
+    button.setCheckable(True)
+    button.click()
+    assert told == [True, ()]
+    assert isinstance(button, QtWidgets.QPushButton)
