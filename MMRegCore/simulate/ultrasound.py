@@ -24,14 +24,14 @@ from MMRegCore.volume import Volume
 from MMRegCore.warp import sample
 
 # Beam sampling: finer than the point spread in every direction.
-_SWEEP_STEP_MM = 0.5
+_SWEEP_STEP_MM = 0.45
 _DEPTH_STEP_MM = 0.25
-_BEAM_STEP_RAD = math.radians(0.45)
+_BEAM_STEP_RAD = math.radians(0.38)
 
 # Backscatter amplitude relative to white matter, and acoustic impedance (arbitrary unit), by tissue; the rest, outside
 # the brain, is saline.
 _ECHO = {"white": 1.0, "grey": 0.5, "sulci": 0.5, "ventricles": 0.1, "falx": 8.0, "tumour": 2.2}
-_ECHO_PIA, _ECHO_WALL = 6.0, 5.0
+_ECHO_PIA, _ECHO_WALL = 5.0, 5.0
 _ENHANCEMENT_DB_PER_MM = 0.25
 _IMPEDANCE = {"white": 1.0, "grey": 0.9, "sulci": 0.35, "ventricles": 0.3, "falx": 1.3, "tumour": 1.05}
 _ECHO_OUTSIDE, _IMPEDANCE_OUTSIDE = 0.25, 0.3
@@ -66,18 +66,18 @@ class UltrasoundSettings:
     """
 
     interface_gain: float = 9.0
-    unseen_sulci: float = 0.5
-    own_echoes: float = 0.8
+    unseen_sulci: float = 0.85
+    own_echoes: float = 1.3
     shadow: float = 0.45
     attenuation_db_per_mm: float = 0.1
     gain_error_db: float = 1.5
     noise: float = 0.25
-    axial_mm: float = 0.25
-    lateral_mm: float = 0.45
-    elevation_mm: float = 0.5
+    axial_mm: float = 0.2
+    lateral_mm: float = 0.32
+    elevation_mm: float = 0.36
     looks: int = 4
-    gain: float = 36.0
-    compression: float = 1.0
+    gain: float = 28.0
+    compression: float = 1.4
 
     def __post_init__(self) -> None:
         positive = (self.axial_mm, self.lateral_mm, self.elevation_mm, self.gain, self.compression, self.looks)
@@ -216,10 +216,12 @@ def _echoes(
     """Diffuse and specular echo amplitude, (S, A, R) each; white matter scatters 1."""
     brain = tissue.brain
     outside = 1 - brain
-    visibility = 1 - settings.unseen_sulci * smooth_step(beams.noise("visibility", seed, 7, 7, 7), -0.4, 0.6)
+    # Which sulci show, and how brightly, is a matter of the beam's angle, vessels and clotting: nothing an MR tells.
+    visibility = 1 - settings.unseen_sulci * smooth_step(beams.noise("visibility", seed, 6, 6, 6), -0.6, 0.5)
+    visibility = visibility * torch.exp(0.4 * beams.noise("brightness", seed, 3, 3, 3))
     diffuse = _ECHO_OUTSIDE * outside + sum(_ECHO[name] * share for name, share in tissue.share.items())
     ragged = torch.exp(0.5 * beams.noise("vessels", seed, 0.8, 0.8, 0.5))
-    diffuse = diffuse + _ECHO_PIA * tissue.pia * visibility * ragged
+    diffuse = diffuse + _ECHO_PIA * smooth_step(tissue.pia, 0.3, 1.0) * visibility * ragged
     # The wall of a cavity: coagulated tissue, blood and what is left of it, in fluid that lets all sound through.
     diffuse = diffuse + _ECHO_WALL * _edge(tissue.cavity, beams) * ragged
     diffuse *= torch.exp(0.25 * beams.noise("texture", seed, 6, 6, 6) + 0.2 * beams.noise("grain", seed, 1.2, 1.5, 0.8))
@@ -251,11 +253,11 @@ def _own_echoes(beams: _BeamGrid, settings: UltrasoundSettings, seed: int) -> to
     """(S, A, R): curved bright sheets (small vessels and sulci) and short streaks across the beam (fibres)."""
     folding = beams.noise("sheets", seed, 5, 5, 5)
     # A level set of smooth noise is a curved sheet; a second noise leaves patches of it.
-    sheet = torch.exp(-0.5 * (folding / 0.08) ** 2) * smooth_step(beams.noise("patches", seed, 5, 5, 5), 0.4, 1.2)
+    sheet = torch.exp(-0.5 * (folding / 0.06) ** 2) * smooth_step(beams.noise("patches", seed, 5, 5, 5), 0.4, 1.2)
     ragged = torch.exp(0.6 * beams.noise("ragged", seed, 1, 1, 0.7))
     streaks = (beams.noise("streaks", seed, 0.7, 1.5, 0.3) - 1.2).clamp(min=0)
     density = smooth_step(beams.noise("density", seed, 8, 8, 8), -0.3, 1.2)
-    return settings.own_echoes * (3.0 * sheet * ragged + 4.5 * streaks * density)
+    return settings.own_echoes * (4.5 * sheet * ragged + 7.0 * streaks * density)
 
 
 def _dura(beams: _BeamGrid, seed: int) -> torch.Tensor:
@@ -320,6 +322,7 @@ def _put_together(grey_values: torch.Tensor, beams: _BeamGrid, cone: Cone, grid:
     coordinates = cone.beam_coordinates(points)
     inside = torch.from_numpy(np.all((coordinates >= cone.low) & (coordinates <= cone.high), axis=-1))
     positions = torch.from_numpy(((coordinates - beams.low) / beams.step)[..., ::-1].copy()).float()
-    image = sample(grey_values[None, None], positions[None])[0]
+    # A sweep is put together voxel by voxel from the nearest frame and beam; smoothing would take the speckle away.
+    image = sample(grey_values[None, None], positions[None], mode="nearest")[0]
     whole = image.round().clamp(1, 255) * inside
     return Volume(whole, grid, mask=inside, name="ultrasound")
