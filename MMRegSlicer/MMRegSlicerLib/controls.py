@@ -130,7 +130,8 @@ class SettingEditor:
         else:
             self.widget, self._get, self._set = _line(changed)
         self.widget.setToolTip(f"{about.help}\n{about.key}: {about.kind}{_range(about)}")
-        self.label = about.key.rpartition(".")[2].replace("_", " ") + _unit(about)
+        self.group, _dot, name = about.key.rpartition(".")
+        self.label = name.removesuffix(f"_{about.unit}").replace("_", " ") + _unit(about)
         self._set(self._default)
 
     def change(self) -> str | None:

@@ -29,6 +29,7 @@ class Form:
         self._quiet = True
         self._rows: list[MovingRow] = []
         self._editors: list[SettingEditor] = []
+        self._headings: list[Any] = []
         tip = _("Where the ultrasound is evidence. Without one the cone is found where the outside has a single value.")
         self._fixed_mask = MaskSelector(tip, self._changed)
         _stacked(ui.fixedMaskPlace).addWidget(self._fixed_mask.widget)
@@ -132,10 +133,16 @@ class Form:
         """Another preset brings other values, so that changes of the one before are gone."""
         name = str(self._ui.presetSelector.currentText)
         self._ui.presetAbout.setText(preset_description(name))
-        for editor in self._editors:
-            self._advanced.removeRow(editor.widget)
+        for widget in (*self._headings, *(editor.widget for editor in self._editors)):
+            self._advanced.removeRow(widget)
+        self._headings = []
         self._editors = [SettingEditor(about, self._changed) for about in describe(load_preset(name))]
+        group = ""
         for editor in self._editors:
+            if editor.group != group:
+                group = editor.group
+                self._headings.append(qt.QLabel(f"<b>{group.replace('.', ': ')}</b>"))
+                self._advanced.addRow(self._headings[-1])
             self._advanced.addRow(editor.label, editor.widget)
 
     def _reset_clicked(self) -> None:

@@ -101,7 +101,7 @@ def read_transform(path: Path, scene: Node, name: str) -> Node:
     node = slicer.vtkMRMLTransformNode()
     _read(slicer.vtkMRMLTransformStorageNode(), node, path)
     kind = "vtkMRMLLinearTransformNode" if node.IsLinear() else "vtkMRMLTransformNode"
-    made = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+    made = scene.AddNewNodeByClass(kind, unique_name(scene, name))
     if node.IsLinear():
         matrix = vtk.vtkMatrix4x4()
         node.GetMatrixTransformFromParent(matrix)
@@ -121,7 +121,7 @@ def read_volume(path: Path, scene: Node, name: str) -> Node:
     """
     read = slicer.vtkMRMLScalarVolumeNode()
     _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), read, path)
-    made = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    made = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
     matrix = vtk.vtkMatrix4x4()
     read.GetIJKToRASMatrix(matrix)
     made.SetIJKToRASMatrix(matrix)
@@ -132,9 +132,18 @@ def read_volume(path: Path, scene: Node, name: str) -> Node:
 
 def add_text(text: str, scene: Node, name: str) -> Node:
     """Put a text into the scene, so that it is saved with it."""
-    node = scene.AddNewNodeByClass("vtkMRMLTextNode", scene.GenerateUniqueName(name))
+    node = scene.AddNewNodeByClass("vtkMRMLTextNode", unique_name(scene, name))
     node.SetText(text)
     return node
+
+
+def unique_name(scene: Node, name: str) -> str:
+    """The name, with a number when a node has it already; Slicer's own way counts nodes that are gone too."""
+    number, candidate = 1, name
+    while scene.GetFirstNodeByName(candidate) is not None:
+        number += 1
+        candidate = f"{name} ({number})"
+    return candidate
 
 
 def remove(node: Node) -> None:

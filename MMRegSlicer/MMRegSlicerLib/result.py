@@ -165,8 +165,8 @@ def add_result(folder: Path, request: Request) -> Result:
         When a file cannot be read; the scene is then as before.
     """
     scene = request.fixed.GetScene()
-    name = request.result_name
-    transform = mrml_bridge.read_transform(folder / "transform.h5", scene, name)
+    transform = mrml_bridge.read_transform(folder / "transform.h5", scene, request.result_name)
+    name = str(transform.GetName())
     transform.SetAttribute(_KEY, uuid.uuid4().hex)
     result = Result(transform)
     try:
@@ -198,7 +198,7 @@ def _add_volume(path: Path, result: Result, request: Request) -> None:
     stem = path.name.removesuffix(".nii.gz")
     warped = stem.startswith("warped_")
     title = f"{stem.removeprefix('warped_')} {_('registered')}" if warped else stem.replace("_", " ")
-    node = mrml_bridge.read_volume(path, request.fixed.GetScene(), f"{request.result_name}: {title}")
+    node = mrml_bridge.read_volume(path, request.fixed.GetScene(), f"{result.transform.GetName()}: {title}")
     _keep(node, "warped" if warped else "map", result.transform)
 
 

@@ -266,6 +266,8 @@ class TestResult:
         first.apply_to(model)
         between = node_ids(scene)
         second = add_result(folder, request_)
+        assert second.transform.GetName() == "T1 to US (2)"
+        assert second.warped[0].GetName() == "T1 to US (2): T1 registered"
         assert mr.GetTransformNodeID() == second.transform.GetID()
         second.discard()
         assert node_ids(scene) == between

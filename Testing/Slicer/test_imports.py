@@ -1,0 +1,26 @@
+"""The module talks to the core through its public names, its settings and its errors only, and never to torch."""
+
+import ast
+from pathlib import Path
+
+import MMRegCore
+
+MODULE = Path(__file__).parents[2] / "MMRegSlicer"
+ALLOWED = {"MMRegCore", "MMRegCore.config", "MMRegCore.errors"}
+FORBIDDEN = {"torch", "SimpleITK", "matplotlib", "PySide6", "scipy"}
+
+
+def test_what_the_module_imports():
+    for path in [MODULE / "MMRegSlicer.py", *(MODULE / "MMRegSlicerLib").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module or ""}
+                if node.module == "MMRegCore":
+                    assert {alias.name for alias in node.names} <= {*MMRegCore.__all__, "errors"}, path.name
+            else:
+                continue
+            core = {name for name in names if name.startswith("MMRegCore")}
+            assert core <= ALLOWED, f"{path.name} imports {core}"
+            assert not {name.partition(".")[0] for name in names} & FORBIDDEN, path.name

@@ -1,0 +1,103 @@
+"""Every section at 400 pixels, nothing cut off; MMREG_SCREENSHOTS names the folder where the pictures are kept."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import slicer
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from MMRegSlicerLib.result import Result
+
+WIDTH = 400
+VERDICT = {
+    "verdict": {
+        "level": "review",
+        "reasons": [
+            "The deformation reaches 12 mm, more than the brain is expected to move.",
+            "The MR covers 61 % of the ultrasound; the rest is carried on from its neighbours.",
+        ],
+    }
+}
+
+
+@pytest.fixture
+def keep(opened, tmp_path):
+    folder = Path(os.environ.get("MMREG_SCREENSHOTS") or tmp_path)
+
+    def grab(name: str) -> QtGui.QImage:
+        for _ in range(5):
+            QtWidgets.QApplication.processEvents()
+        opened.holder.resize(WIDTH, opened.holder.sizeHint().height())
+        opened.holder.layout().activate()
+        QtWidgets.QApplication.processEvents()
+        assert_nothing_cut_off(opened.holder)
+        picture = opened.holder.grab()
+        assert picture.save(str(folder / f"{name}.png"))
+        return picture.toImage()
+
+    return grab
+
+
+def assert_nothing_cut_off(holder: QtWidgets.QWidget) -> None:
+    """No control reaches beyond the panel, and no text beyond its control."""
+    assert holder.width() == WIDTH
+    for widget in holder.findChildren(QtWidgets.QWidget):
+        if not widget.isVisible() or type(widget).__module__.startswith("PySide6"):
+            continue
+        right = widget.mapTo(holder, QtCore.QPoint(widget.width(), 0)).x()
+        assert right <= WIDTH, f"{widget.objectName()} reaches to {right}"
+        needed = needed_width(widget)
+        assert needed <= widget.width(), f"{widget.objectName()} needs {needed} of {widget.width()} pixels"
+
+
+def needed_width(widget: QtWidgets.QWidget) -> int:
+    if isinstance(widget, QtWidgets.QLabel):
+        words = widget.text().split() if widget.wordWrap() else [widget.text()]
+        return max((widget.fontMetrics().horizontalAdvance(word) for word in words), default=0)
+    if isinstance(widget, QtWidgets.QAbstractButton):
+        return widget.sizeHint().width()
+    if isinstance(widget, QtWidgets.QComboBox):
+        return widget.fontMetrics().horizontalAdvance(widget.currentText())
+    return 0
+
+
+def colours(image: QtGui.QImage) -> int:
+    points = [(x, y) for x in range(0, image.width(), 3) for y in range(0, image.height(), 3)]
+    return len({image.pixel(*point) for point in points})
+
+
+def test_pictures_of_every_section(opened, case, keep):
+    ui = opened.ui
+    opened.wait(lambda: "PyTorch" in ui.deviceFound.text())
+    ui.logSection.setVisible(False)
+    quick = opened.panel.form.request.changes
+    opened.request(changes={})
+    sizes = [keep("form").height()]
+    ui.advancedSection.setProperty("collapsed", False)
+    sizes.append(keep("advanced").height())
+    ui.advancedSection.setProperty("collapsed", True)
+    assert sizes[1] > sizes[0] + 300
+
+    opened.request(changes=quick)
+    registration = opened.register()
+    opened.wait(lambda: ui.progressBar.value() > 300)
+    running = keep("running")
+    assert ui.progressBar.isVisible()
+    assert ui.cancelButton.isVisible()
+    assert colours(running) > 8
+
+    opened.wait(lambda: not registration.is_running)
+    result = Result(opened.panel._parameters.result_transform)
+    result.transform.SetAttribute("MMReg.numbers", json.dumps(VERDICT))
+    opened.panel.result_view.show(result)
+    for section in (ui.imagesSection, ui.settingsSection):
+        section.setProperty("collapsed", True)
+    ui.logSection.setVisible(True)
+    ui.logSection.setProperty("collapsed", False)
+    opened.panel._logged("mmreg: what the registration tells a person stands here")
+    result_picture = keep("result")
+    banner = {QtGui.QColor(result_picture.pixel(60, y)).name() for y in range(result_picture.height())}
+    assert "#fff0c2" in banner
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 2
