@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import case24, known_truth, shift_statistics, sizes, speed
+from benchmarks import case24, known_truth, shift_statistics, simulator, sizes, speed
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "case24": case24.main,
     "known-truth": known_truth.main,
     "shift-statistics": shift_statistics.main,
+    "simulator": simulator.main,
     "sizes": sizes.main,
     "speed": speed.main,
 }
