@@ -125,17 +125,22 @@ class Form:
             row.set_removable(count > 1)
 
     def _preset_chosen(self) -> None:
-        if not self._quiet:
-            self._show_preset()
-            self._changed()
+        if self._quiet:
+            return
+        self._quiet = True
+        self._show_preset()
+        self._quiet = False
+        self._changed()
 
     def _show_preset(self) -> None:
         """Another preset brings other values, so that changes of the one before are gone."""
         name = str(self._ui.presetSelector.currentText)
         self._ui.presetAbout.setText(preset_description(name))
-        for widget in (*self._headings, *(editor.widget for editor in self._editors)):
+        gone = [*self._headings, *(editor.widget for editor in self._editors)]
+        # A line that is deleted with the cursor in it says that its text is final: nobody must read the old ones then.
+        self._headings, self._editors = [], []
+        for widget in gone:
             self._advanced.removeRow(widget)
-        self._headings = []
         self._editors = [SettingEditor(about, self._changed) for about in describe(load_preset(name))]
         group = ""
         for editor in self._editors:

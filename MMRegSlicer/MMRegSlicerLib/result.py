@@ -50,8 +50,8 @@ class Result:
         return _references(self.transform, _MOVING)
 
     @property
-    def fixed(self) -> Node | None:
-        """The ultrasound."""
+    def fixed(self) -> Node:
+        """The ultrasound; None when it was deleted."""
         return self.transform.GetNodeReference(_FIXED)
 
     @property

@@ -9,12 +9,12 @@ from typing import Any
 import qt
 import slicer
 
+from MMRegSlicerLib.qa_view import QaView
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
 
 # Background and text, dark enough on light to read in both of Slicer's themes.
 _COLOURS = {"accept": "#d9f2d9", "review": "#fff0c2", "reject": "#f8d0d0"}
-_FOREGROUND_OPACITY = 0.5
 
 
 class ResultView:
@@ -32,6 +32,7 @@ class ResultView:
         self._ui = ui
         self._told_discarded = discarded
         self._result: Result | None = None
+        self._qa = QaView(ui)
         ui.afterBox.connect("toggled(bool)", self._toggled)
         ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._refresh_apply())
         ui.applyButton.connect("clicked()", self._apply)
@@ -43,6 +44,8 @@ class ResultView:
 
     def show(self, result: Result | None) -> None:
         """Show a result, or nothing."""
+        if result is None or self._result is None or result.transform is not self._result.transform:
+            self._qa.show(result)
         self._result = result
         self._ui.resultSection.setVisible(result is not None)
         if result is None:
@@ -57,19 +60,9 @@ class ResultView:
         self._ui.acceptButton.setEnabled(not result.accepted)
         self._refresh_apply()
 
-    def show_in_slices(self) -> None:
-        """Lay the MR over the ultrasound in every slice view."""
-        if self._result is None or self._result.fixed is None or not self._result.moving:
-            return
-        scene = slicer.mrmlScene
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
-            composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
-            composite.SetBackgroundVolumeID(self._result.fixed.GetID())
-            composite.SetForegroundVolumeID(self._result.moving[0].GetID())
-            composite.SetForegroundOpacity(_FOREGROUND_OPACITY)
-
     def cleanup(self) -> None:
-        """Give the key back."""
+        """Give the key back, and leave nothing in the views."""
+        self._qa.stop()
         self._shortcut.setEnabled(False)
         self._shortcut.deleteLater()
 
@@ -111,9 +104,9 @@ class ResultView:
             return
         question = _("Remove everything that this registration made, and put back what it moved?")
         if slicer.util.confirmOkCancelDisplay(question, _("MMReg")):
-            result, self._result = self._result, None
-            result.discard()
+            result = self._result
             self.show(None)
+            result.discard()
             self._told_discarded()
 
 

@@ -134,7 +134,6 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._parameters.result_transform = result.transform
         self.ui.statusLabel.setText(_("Done. Look at the images before you believe it."))
         self.result_view.show(result)
-        self.result_view.show_in_slices()
 
     def _failed(self, error: MMRegError) -> None:
         self._show_running(False)

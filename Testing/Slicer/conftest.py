@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+# Each of these files runs in a process of its own, see test_widget.py.
+collect_ignore = ["widget"]
+
 
 @pytest.fixture
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Any:

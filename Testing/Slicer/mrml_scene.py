@@ -36,6 +36,7 @@ def new_scene(cache: Path) -> Any:
     for logic in logics.values():
         logic.SetMRMLApplicationLogic(application)
         logic.SetMRMLScene(scene)
+    scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())  # the module Colors does that
     (cache / ".slicer-cache").touch()  # Slicer warns of a cache folder that it did not make
     remote = slicer.vtkMRMLRemoteIOLogic()
     remote.SetMRMLScene(scene)

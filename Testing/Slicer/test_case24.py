@@ -24,7 +24,7 @@ def test_landmarks_and_voxels_end_where_the_core_puts_them(scene, case24):
     _, in_mr = read_landmark_pairs(case24["landmarks"])
     points = add_points(scene, "in MR", in_mr.points_ras)
 
-    result = MMRegSlicerLogic().register(ultrasound, mr, changes=QUICK, device="cpu")
+    result = MMRegSlicerLogic().register(ultrasound, mr, preset="mcbo", changes=QUICK, device="cpu")
     result.apply_to(points)
 
     settings = with_changes(load_preset("mcbo"), QUICK)

@@ -20,7 +20,11 @@ from MMRegSlicerLib.result import Result
 from mrml_scene import add_linear, add_points, node_ids, points_in_world, small_case, snapshot, translation
 
 SHIFT_MM = np.array([3.0, -1.5, 1.5])
-QUICK = {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2", "mcbo.inverse_consistency_iterations": "3"}
+QUICK = {
+    "preset": "mcbo",
+    "changes": {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2", "mcbo.inverse_consistency_iterations": "3"},
+    "device": "cpu",
+}
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def test_registers_and_leaves_everything_in_one_folder(scene, case, logic, tmp_p
     landmarks = add_points(scene, "in MR", points + SHIFT_MM)
     before = node_ids(scene), snapshot(ultrasound), snapshot(mr)
 
-    result = logic.register(ultrasound, mr, changes=QUICK, device="cpu")
+    result = logic.register(ultrasound, mr, **QUICK)
 
     assert list(tmp_path.iterdir()) == []
     result.apply_to(landmarks)
@@ -97,7 +101,7 @@ def test_every_transform_above_either_image_counts(scene, case, logic):
     # A start that is right up to the shift.
     start = add_linear(scene, "Start", translation(100, -40, 20) @ turn @ translation(0, 5, -60))
 
-    result = logic.register(ultrasound, [mr], start=start, changes=QUICK, device="cpu")
+    result = logic.register(ultrasound, [mr], start=start, **QUICK)
 
     result.apply_to(in_mr)
     assert np.linalg.norm(points_in_world(in_mr) - points_in_world(in_us), axis=1).max() < 0.4 * 3.7
@@ -111,9 +115,7 @@ def test_every_transform_above_either_image_counts(scene, case, logic):
 
 def test_tells_progress_and_done_in_the_thread_that_polls(case, logic):
     told = []
-    registration = logic.start(
-        case[0], case[1], changes=QUICK, device="cpu", progress=told.append, done=told.append, failed=told.append
-    )
+    registration = logic.start(case[0], case[1], **QUICK, progress=told.append, done=told.append, failed=told.append)
     while logic.poll():
         time.sleep(0.05)
     assert isinstance(told[-1], Result)
@@ -131,8 +133,7 @@ def test_cancel_leaves_nothing(scene, case, logic, tmp_path, share):
     told, fraction = [], [-1.0]
     registration = logic.start(
         *case,
-        changes=QUICK,
-        device="cpu",
+        **QUICK,
         progress=lambda each: fraction.__setitem__(0, each.fraction),
         done=told.append,
         failed=told.append,

@@ -44,6 +44,7 @@ QT = {
     "QLineEdit": Api("QLineEdit", "QWidget", ("text",), ("setText",), ("editingFinished()",)),
     "QPlainTextEdit": Api("QPlainTextEdit", "QWidget", (), ("appendPlainText", "setPlainText")),
     "QProgressBar": Api("QProgressBar", "QWidget", (), ("setValue",)),
+    "QSlider": Api("QAbstractSlider", "QWidget", ("value",), ("setValue",), ("valueChanged(int)",)),
     "QVBoxLayout": Api("QBoxLayout", "QObject", (), ("addWidget", "setContentsMargins")),
     "QHBoxLayout": Api("QBoxLayout", "QObject", (), ("addWidget", "setContentsMargins")),
     "QFormLayout": Api("QFormLayout", "QObject", (), ("addRow", "removeRow", "setContentsMargins")),

@@ -118,7 +118,10 @@ def test_every_setting_of_the_preset_can_be_changed_and_explains_itself(opened, 
 
 
 def test_another_preset_brings_its_own_values(opened):
-    for name in preset_names():
+    for name in sorted(preset_names(), key=lambda each: each == Request().preset):
+        line = next(editor.widget for editor in opened.panel.form._editors if editor.key == "margin_mm")
+        line.setFocus()
+        line.setText("7")
         choose(opened.ui.presetSelector, name)
         assert opened.panel.form.request.changes == {}
         assert opened.panel._parameters.request.preset == name

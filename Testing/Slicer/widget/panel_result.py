@@ -6,14 +6,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import slicer
+import torch
+import vtk
 from PySide6 import QtCore, QtTest, QtWidgets
 
-from MMRegCore.io import write_transform
+from MMRegCore.geometry import Grid
+from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
+from MMRegCore.volume import Volume
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import add_points, node_ids, points_in_world, snapshot, translation
 
 VERDICT = {"level": "review", "reasons": ["The deformation reaches 12 mm.", "The MR covers 60 % of the ultrasound."]}
+
+
+def slicer_matrix(node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 @pytest.fixture
@@ -23,6 +33,9 @@ def shown(opened, case, tmp_path, monkeypatch):
     folder.mkdir()
     write_transform(SpatialTransform.from_matrix(translation(5, 0, 0)), folder / "transform.h5")
     (folder / "result.json").write_text(json.dumps({"qa": {"verdict": VERDICT}}), encoding="utf-8")
+    grid = Grid((32, 32, 32), slicer_matrix(case.ultrasound))
+    for name in ("warped_T1", "expected_error"):
+        write_volume(Volume(torch.rand(1, 32, 32, 32), grid), folder / f"{name}.nii.gz")
     (folder / "report.html").write_text("<html>the report</html>", encoding="utf-8")
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     before = node_ids(slicer.mrmlScene), snapshot(case.mr)
@@ -59,6 +72,49 @@ def test_the_slice_views_show_the_mr_over_the_ultrasound(shown, case):
     assert shown.composite.GetBackgroundVolumeID() == case.ultrasound.GetID()
     assert shown.composite.GetForegroundVolumeID() == case.mr.GetID()
     assert shown.composite.GetForegroundOpacity() == 0.5
+
+
+def choose(ui, title):
+    ui.viewSelector.setCurrentIndex(ui.viewSelector.findText(title))
+
+
+def test_ways_of_comparing(opened, shown, case):
+    ui, composite, scene = opened.ui, shown.composite, slicer.mrmlScene
+    titles = [ui.viewSelector.itemText(index) for index in range(ui.viewSelector.count())]
+    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", "expected error"]
+    ui.viewSlider.setValue(20)
+    assert composite.GetForegroundOpacity() == pytest.approx(0.2)
+
+    choose(ui, "Checkerboard (after)")
+    board = scene.GetNodeByID(composite.GetBackgroundVolumeID())
+    assert board.GetName() == "MMReg comparison"
+    first = slicer.util.arrayFromVolume(board).copy()
+    ui.viewSlider.setValue(90)
+    assert board.GetScene() is None
+    board = scene.GetNodeByID(composite.GetBackgroundVolumeID())
+    assert (slicer.util.arrayFromVolume(board) != first).any()
+
+    choose(ui, "Difference (after)")
+    assert not ui.viewSlider.isVisible()
+    choose(ui, "expected error")
+    assert composite.GetForegroundVolumeID() == shown.result.maps[0].GetID()
+    assert scene.GetFirstNodeByName("MMReg comparison") is None
+
+
+def test_flicker_shows_one_then_the_other(opened, shown):
+    seen = set()
+    choose(opened.ui, "Flicker")
+    opened.ui.viewSlider.setValue(100)
+    opened.wait(lambda: seen.add(shown.composite.GetForegroundOpacity()) or seen == {0.0, 1.0}, seconds=5)
+    choose(opened.ui, "Blend")
+    assert shown.composite.GetForegroundOpacity() == 0.5
+
+
+@pytest.mark.parametrize("title", ["Flicker", "Checkerboard (after)", "expected error"])
+def test_discard_takes_the_comparison_along(opened, shown, case, title):
+    choose(opened.ui, title)
+    opened.ui.discardButton.click()
+    assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == shown.before
 
 
 def test_before_and_after_by_click_and_by_key(opened, shown, case):

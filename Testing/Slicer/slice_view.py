@@ -1,0 +1,79 @@
+"""A slice view without the application: Slicer's slice logic, drawn off screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from mrml_scene import scene_holds
+
+
+class SliceView:
+    """One orientation of the scene.
+
+    Parameters
+    ----------
+    scene : vtkMRMLScene
+        From `mrml_scene.new_scene`.
+    name, orientation : str
+        Such as 'Red' and 'Axial'.
+    size : int
+        Width and height in pixels.
+    """
+
+    def __init__(self, scene: Any, name: str, orientation: str, size: int = 240) -> None:
+        application = scene_holds[id(scene)][0]
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+        if application.GetSliceLogics() is None:
+            application.SetSliceLogics(vtk.vtkCollection())
+        self._window = vtk.vtkRenderWindow()
+        self._window.SetOffScreenRendering(True)
+        self._window.SetShowWindow(False)
+        self._window.SetSize(size, size)
+        renderer = vtk.vtkRenderer()
+        self._window.AddRenderer(renderer)
+        self._logic = slicer.vtkMRMLSliceLogic()
+        self._logic.SetMRMLApplicationLogic(application)
+        self._logic.SetMRMLScene(scene)
+        application.GetSliceLogics().AddItem(self._logic)
+        node = self._logic.AddSliceNode(name)
+        node.SetOrientation(orientation)
+        node.SetMappedInLayout(1)
+        self._logic.ResizeSliceNode(size, size)
+        node.SetDimensions(size, size, 1)
+        self._mapper = vtk.vtkImageMapper()
+        self._mapper.SetColorWindow(255)
+        self._mapper.SetColorLevel(127.5)
+        actor = vtk.vtkActor2D()
+        actor.SetMapper(self._mapper)
+        renderer.AddViewProp(actor)
+
+    @property
+    def composite(self) -> Any:
+        """What is shown: background, foreground, opacity."""
+        return self._logic.GetSliceCompositeNode()
+
+    def look_at(self, background: Any, foreground: Any) -> None:
+        """Show two volumes, at the middle of the scene; the view then stays where it is."""
+        self.composite.SetBackgroundVolumeID(background.GetID())
+        self.composite.SetForegroundVolumeID(foreground.GetID())
+        self._logic.FitSliceToBackground()
+        self._logic.SetSliceOffset(0)
+
+    def draw(self, *, foreground: float) -> np.ndarray:
+        """(H, W) brightness of the view, 0 to 255, with the foreground at an opacity."""
+        self.composite.SetForegroundOpacity(foreground)
+        self._logic.UpdatePipeline()
+        self._mapper.SetInputConnection(self._logic.GetImageDataConnection())
+        self._window.Render()
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self._window)
+        grab.ReadFrontBufferOff()
+        grab.Update()
+        image = grab.GetOutput()
+        width, height, _ = image.GetDimensions()
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1).mean(axis=-1)
