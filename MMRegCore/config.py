@@ -11,9 +11,13 @@ from MMRegCore.errors import InputError
 from MMRegCore.settings import Described, Settings, as_text, describe, setting, unknown_name, with_changes
 
 __all__ = [
+    "DEFAULT_PRESET",
+    "ChoiceSettings",
     "Described",
     "InstanceSettings",
+    "Lc2Settings",
     "McboSettings",
+    "MotionSettings",
     "RegistrationSettings",
     "as_text",
     "describe",
@@ -22,6 +26,8 @@ __all__ = [
     "preset_names",
     "with_changes",
 ]
+
+DEFAULT_PRESET = "lc2"
 
 # Published weights add up to one; thirds written with few digits must pass too.
 _WEIGHT_TOLERANCE = 1e-2
@@ -82,10 +88,66 @@ class McboSettings(Settings):
 
 
 @dataclass(frozen=True)
+class MotionSettings(Settings):
+    """What is expected of the motion before any image is looked at: standard deviations per axis."""
+
+    translation_mm: float = setting(
+        4.0, help="Error of the start along each axis.", unit="mm", minimum=1e-3, maximum=100
+    )
+    rotation_deg: float = setting(3.0, help="Error of the start about each axis, in degrees.", minimum=1e-3, maximum=90)
+    deformation_mm: float = setting(
+        1.5, help="Smooth deformation along each axis; 0 is none.", unit="mm", minimum=0, maximum=50
+    )
+    length_mm: float = setting(
+        20.0, help="Distance r over which the deformation is alike: exp(-d² / 2r²).", unit="mm", minimum=2, maximum=200
+    )
+
+
+@dataclass(frozen=True)
+class Lc2Settings(Settings):
+    """Registration by LC², the share of the ultrasound that the MR explains (Wein et al. 2008, Fuerst et al. 2014)."""
+
+    lattice_mm: tuple[float, ...] = setting(
+        (2.5, 1.5, 0.75), help="Distance of the samples at each level, coarse to fine.", unit="mm", minimum=0.01
+    )
+    radius: tuple[int, ...] = setting(
+        (2, 3, 2), help="Half-width of the patches at each level, in samples.", minimum=1, maximum=8
+    )
+    evidence: float = setting(
+        200.0,
+        help="How many independent observations the agreement stands for, against the expected motion.",
+        minimum=1,
+    )
+    reach_mm: float = setting(
+        12.0, help="Translations that the rigid search starts from, to every side.", unit="mm", minimum=0, maximum=50
+    )
+    iterations: int = setting(30, help="Steps of the deformable refinement at most.", minimum=0, maximum=500)
+    tolerance: float = setting(
+        5e-5, help="The refinement ends when a step gains less agreement than this.", minimum=0, maximum=1
+    )
+    motion: MotionSettings = MotionSettings()
+
+
+@dataclass(frozen=True)
+class ChoiceSettings(Settings):
+    """Do no harm: when a result is good enough to be preferred to the start."""
+
+    compete: bool = setting(
+        True, help="Whether start, rigid motion and deformation compete; if not, the deformation is the result."
+    )
+    significance: float = setting(
+        2.5, help="Standard errors by which the agreement must improve.", minimum=0, maximum=100
+    )
+    least_improvement: float = setting(
+        0.025, help="Improvement of the agreement that chance alone would not give.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
 class RegistrationSettings(Settings):
     """Everything that decides the result of a registration, but for the inputs, the device and the seed."""
 
-    method: Literal["mcbo"] = setting("mcbo", help="How the deformation is found.")
+    method: Literal["mcbo", "lc2"] = setting("mcbo", help="How the deformation is found.")
     working_spacing_mm: float | Literal["native", "auto"] = setting(
         "auto",
         help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
@@ -101,6 +163,13 @@ class RegistrationSettings(Settings):
         "mean", help="How the fields of several moving images become one."
     )
     mcbo: McboSettings = McboSettings()
+    lc2: Lc2Settings = Lc2Settings()
+    choice: ChoiceSettings = ChoiceSettings()
+
+    @property
+    def masked(self) -> bool:
+        """Whether masks count: always, but for MCBO when it is told to work as published."""
+        return self.method != "mcbo" or self.mcbo.masked
 
 
 def preset_names() -> tuple[str, ...]:

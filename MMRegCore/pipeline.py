@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from MMRegCore import __version__
-from MMRegCore.config import RegistrationSettings, load_preset
+from MMRegCore.config import DEFAULT_PRESET, RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
 from MMRegCore.io import staged_folder, write_transform, write_volume
-from MMRegCore.methods.mcbo import Solution, mcbo
+from MMRegCore.methods.solve import Outcome, solve
 from MMRegCore.monitor import Monitor
-from MMRegCore.preprocess import Prepared, check_image, prepare, with_field_of_view
+from MMRegCore.preprocess import Prepared, around_evidence, check_image, prepare, with_field_of_view
 from MMRegCore.qa import Assessment, assess, write_report
 from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
@@ -32,6 +32,9 @@ from MMRegCore.volume import Volume
 from MMRegCore.warp import resampling_coordinates, sample
 
 _log = logging.getLogger(__name__)
+
+# How far around the field of view the deformation is kept as it was found, before it fades.
+_KEPT_MARGIN_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,8 @@ class RegistrationResult:
                 return
             for volume in self.warped:
                 write_volume(volume, staging / f"warped_{volume.name}.nii.gz")
+            if "expected_error_mm" in self.assessment.maps:
+                write_volume(self.assessment.maps["expected_error_mm"], staging / "expected_error.nii.gz")
             names = ", ".join(volume.name for volume in self.warped)
             write_report(
                 staging / "report.html", fixed, self.assessment, self.provenance, title=f"{names} to {fixed.name}"
@@ -84,7 +89,7 @@ def register(
     fixed: Volume,
     moving: Volume | Sequence[Volume],
     *,
-    settings: RegistrationSettings | str = "mcbo",
+    settings: RegistrationSettings | str = DEFAULT_PRESET,
     initial_transform: SpatialTransform | None = None,
     device: str = "auto",
     memory_gb: float | None = None,
@@ -141,24 +146,25 @@ def register(
             movings,
             initial,
             spacing_mm=chosen.working_spacing_mm,
-            masked=chosen.mcbo.masked,
+            masked=chosen.masked,
             margin_mm=chosen.margin_mm,
         )
     with _timed(timings, "method_s"), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        solution, used = _solve(prepared, chosen, where, memory_gb, monitor.part(0.05, 0.85))
+        outcome, used = _solve(prepared, chosen, where, memory_gb, monitor.part(0.05, 0.85))
     monitor.report("composing the transform", 0.85)
     with _timed(timings, "transform_s"):
-        field = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid)
-        transform = composite_from_field(field, prepared.fixed_weight[0, 0]).then(initial)
+        field = DisplacementField.from_voxel(outcome.displacement_voxel, prepared.grid)
+        field, weight = around_evidence(field, prepared.fixed_weight[0, 0], _KEPT_MARGIN_MM)
+        transform = composite_from_field(field, weight).then(initial)
     with _timed(timings, "qa_s"):
-        error = _on_fixed_grid(solution.inverse_consistency_error_mm, prepared, fixed)
         assessment = assess(
             seen,
             movings,
             transform,
             initial=initial,
-            extra_maps={"inverse_consistency_error_mm": error},
+            extra_maps={name: _on_fixed_grid(values, prepared, fixed) for name, values in outcome.maps.items()},
+            choice=None if outcome.choice is None else outcome.choice.to_dict(),
             monitor=monitor.part(0.88, 1.0),
         )
     timings["total_s"] = time.perf_counter() - started
@@ -187,18 +193,17 @@ def register(
 
 def _solve(
     prepared: Prepared, settings: RegistrationSettings, device: torch.device, memory_gb: float | None, monitor: Monitor
-) -> tuple[Solution, torch.device]:
+) -> tuple[Outcome, torch.device]:
     """Run the method; where the GPU's memory does not suffice, run it on the CPU and say so."""
     try:
-        budget = memory_budget_bytes(device, memory_gb)
-        solution = mcbo(prepared.to(device), settings.mcbo, settings.fusion, budget, monitor)
+        outcome = solve(prepared.to(device), settings, memory_budget_bytes(device, memory_gb), monitor)
     except (torch.OutOfMemoryError, DeviceError):
         if device.type == "cpu":
             raise
         _log.warning("the memory of %s did not suffice; going on with the CPU", device)
         cpu = torch.device("cpu")
-        return mcbo(prepared, settings.mcbo, settings.fusion, memory_budget_bytes(cpu, memory_gb), monitor), cpu
-    return Solution(solution.displacement_voxel.cpu(), solution.inverse_consistency_error_mm.cpu()), device
+        return solve(prepared, settings, memory_budget_bytes(cpu, memory_gb), monitor), cpu
+    return outcome.cpu(), device
 
 
 def _distinctly_named(movings: list[Volume]) -> list[Volume]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 
+from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, Shape, transform_points
 from MMRegCore.transform import SpatialTransform
@@ -214,6 +215,18 @@ def _finite(volume: Volume) -> torch.Tensor:
 
 def _content(volume: Volume) -> torch.Tensor:
     return _finite(volume) if volume.mask is None else volume.mask & _finite(volume)
+
+
+def around_evidence(
+    field: DisplacementField, weight: torch.Tensor, margin_mm: float
+) -> tuple[DisplacementField, torch.Tensor]:
+    """The part of a field, and of its weight (D, H, W), that lies within ``margin_mm`` of a box around the evidence."""
+    low, high = _bounds(weight > 0)
+    pad = int(np.ceil(margin_mm / float(field.grid.spacing_mm.min())))
+    low, high = np.maximum(low - pad, 0), np.minimum(high + pad, np.array(field.grid.itk_size) - 1)
+    grid = _cropped(field.grid, low, high)
+    part = tuple(slice(int(a), int(a) + n) for a, n in zip(low[::-1], grid.shape, strict=True))
+    return DisplacementField(field.displacement_mm[part], grid), weight[part]
 
 
 def _working_grid(

@@ -159,19 +159,11 @@ def explained_share(
     channels = torch.cat([torch.ones_like(fixed), fixed, regressors], dim=1)
     weighted = channels * weight
     count = channels.shape[1]
-    # All products of two channels: the first row holds the support and the means.
-    moments = _patch_mean(
-        torch.cat([weighted[:, i : i + 1] * channels[:, i:] for i in range(count)], dim=1), radius, stride
-    )
-    support = moments[:, :1]
-    rows = dict(
-        zip(
-            [(i, j) for i in range(count) for j in range(i, count)],
-            (moments / support.clamp(min=1e-6)).split(1, dim=1),
-            strict=True,
-        )
-    )
-    covariance = {(i, j): rows[i, j] - rows[0, i] * rows[0, j] for i in range(1, count) for j in range(i, count)}
+    # All products of two channels, row by row: the first row holds the support and the means.
+    rows = [patch_mean(weighted[:, i : i + 1] * channels[:, i:], radius, stride) for i in range(count)]
+    support = rows[0][:, :1]
+    mean = [row.split(1, dim=1) for row in [row / support.clamp(min=1e-6) for row in rows]]
+    covariance = {(i, j): mean[i][j - i] - mean[0][i] * mean[0][j] for i in range(1, count) for j in range(i, count)}
     variance = covariance[1, 1].clamp(min=0)
     explained = torch.zeros_like(variance)
     # Elimination, one regressor after the other: what each explains of what those before it left.
@@ -186,7 +178,7 @@ def explained_share(
     return (explained / (variance + ridge)).clamp(0, 0.999), variance, support
 
 
-def _patch_mean(volume: torch.Tensor, radius: int, stride: int) -> torch.Tensor:
+def patch_mean(volume: torch.Tensor, radius: int, stride: int) -> torch.Tensor:
     """Mean over boxes of half-width ``radius``, every ``stride`` voxels, zeros outside; axis by axis."""
     size = 2 * radius + 1
     for axis in (4, 3, 2):

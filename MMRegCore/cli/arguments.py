@@ -8,6 +8,7 @@ from typing import NoReturn, TypeAlias
 
 from MMRegCore import __version__
 from MMRegCore.cli import verbs
+from MMRegCore.config import DEFAULT_PRESET
 
 _ABOUT = """Bring preoperative MR into place on intraoperative ultrasound. Research software, not a medical device.
 Exit codes: 0 done, 1 internal error, 2 bad input, 3 cancelled."""
@@ -40,7 +41,9 @@ def _add_register(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser.set_defaults(run=verbs.register)
     _add_images(parser)
     parser.add_argument("--initial-transform", type=Path, metavar="T", help="start: fixed to moving, any ITK transform")
-    parser.add_argument("--preset", default="mcbo", metavar="NAME", help="settings to start from (default: mcbo)")
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, metavar="NAME", help=f"settings to start from (default: {DEFAULT_PRESET})"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change settings of the preset"
     )

@@ -13,6 +13,7 @@ from MMRegCore.config import McboSettings
 from MMRegCore.errors import DeviceError
 from MMRegCore.features.mind import mind_ssc
 from MMRegCore.methods.fusion import Fusion, fuse
+from MMRegCore.methods.solution import Solution
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation import coupled_convex
 from MMRegCore.optimisation.correlation import cost_volume, matching_terms
@@ -24,22 +25,6 @@ from MMRegCore.preprocess import Prepared
 _COST_SHARE = 0.5
 # Below this the parts do not become any smaller.
 _LEAST_BYTES = 2**22
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """What a method gives back.
-
-    Attributes
-    ----------
-    displacement_voxel : Tensor, (1, 3, D, H, W)
-        Fixed to moving, components (d, h, w) in voxels of the working grid.
-    inverse_consistency_error_mm : Tensor, (1, 1, D, H, W)
-        How far forward and backward matching disagree, averaged over levels and modalities.
-    """
-
-    displacement_voxel: torch.Tensor
-    inverse_consistency_error_mm: torch.Tensor
 
 
 def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_bytes: int, monitor: Monitor) -> Solution:
@@ -79,7 +64,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
         total += weight_of_level * fuse(fields, fusion)
     if settings.refine == "fused-field":
         total = _refined(total, pairs, settings, monitor.part(search_share, 1.0))
-    return Solution(total, disagreement)
+    return Solution(total, {"inverse_consistency_error_mm": disagreement})
 
 
 @dataclass(frozen=True, eq=False)

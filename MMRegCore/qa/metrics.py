@@ -17,6 +17,7 @@ from MMRegCore.features.mind import mind_ssc
 from MMRegCore.geometry import Array, Grid, transform_points
 from MMRegCore.monitor import Monitor
 from MMRegCore.qa.notes import notes_from
+from MMRegCore.qa.verdict import verdict_from
 from MMRegCore.similarity import mind_distance, normalised_mutual_information
 from MMRegCore.transform import SpatialTransform, fit_rigid
 from MMRegCore.volume import Volume
@@ -65,6 +66,7 @@ def assess(
     *,
     initial: SpatialTransform | None = None,
     extra_maps: Mapping[str, torch.Tensor] | None = None,
+    choice: Mapping[str, Any] | None = None,
     monitor: Monitor | None = None,
 ) -> Assessment:
     """Measure a registration.
@@ -80,7 +82,9 @@ def assess(
     initial : SpatialTransform, optional
         The start; identity when None.
     extra_maps : mapping of str to Tensor (D, H, W), optional
-        Further maps on the fixed grid, such as 'inverse_consistency_mm'.
+        Further maps on the fixed grid, such as 'expected_error_mm'.
+    choice : mapping, optional
+        What competed and what was chosen, JSON-able.
     monitor : Monitor, optional
 
     Raises
@@ -108,6 +112,8 @@ def assess(
     for name, values in (extra_maps or {}).items():
         maps[name] = _map_volume(values, fixed.grid, name)
         numbers["extra"][name] = _summary(maps[name].data[0][mask])
+    numbers["choice"] = None if choice is None else dict(choice)
+    numbers["verdict"] = verdict_from(numbers)
     numbers["notes"] = notes_from(numbers)
     monitor.report("assessed", 1.0)
     return Assessment(numbers, maps, tuple(before), tuple(after), mask)

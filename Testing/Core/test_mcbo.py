@@ -177,8 +177,8 @@ def test_without_evidence_nothing_moves(pair):
 
 def test_inverse_consistency_error_is_in_mm(pair):
     settings = replace(MASKED, **SMALL)
-    fine = mcbo(pair(), settings, "mean", GIB, Monitor()).inverse_consistency_error_mm
-    coarse = mcbo(pair(spacing=(2.0, 2.0, 2.0)), settings, "mean", GIB, Monitor()).inverse_consistency_error_mm
+    fine = mcbo(pair(), settings, "mean", GIB, Monitor()).maps["inverse_consistency_error_mm"]
+    coarse = mcbo(pair(spacing=(2.0, 2.0, 2.0)), settings, "mean", GIB, Monitor()).maps["inverse_consistency_error_mm"]
     assert fine.shape == (1, 1, 24, 28, 26)
     assert torch.allclose(coarse, 2 * fine, atol=1e-4)
 

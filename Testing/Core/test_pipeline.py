@@ -30,6 +30,7 @@ QUICK = with_changes(
         "mcbo.half_width": "2",
         "mcbo.instance.iterations": "3",
         "mcbo.inverse_consistency_iterations": "5",
+        "choice.compete": "false",
     },
 )
 Scene = Callable[..., Volume]

@@ -97,7 +97,7 @@ class TestFallback:
 
     def test_a_device_without_memory_gives_way_to_the_cpu_and_says_so(self, volume, settings, monkeypatch, caplog):
         used: list[torch.device] = []
-        original = pipeline.mcbo
+        original = pipeline.solve
 
         def only_on_cpu(prepared, *more):
             used.append(prepared.fixed.device)
@@ -105,7 +105,7 @@ class TestFallback:
                 raise torch.OutOfMemoryError("out of memory")
             return original(prepared, *more)
 
-        monkeypatch.setattr(pipeline, "mcbo", only_on_cpu)
+        monkeypatch.setattr(pipeline, "solve", only_on_cpu)
         # 'meta' stands in for a GPU: a device that tensors can be moved to.
         monkeypatch.setattr(pipeline, "resolve_device", lambda name: torch.device("meta"))
         result = pipeline.register(volume, volume, settings=settings)
