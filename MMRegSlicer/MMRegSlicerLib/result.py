@@ -106,6 +106,12 @@ class Result:
                 self.take_from(node)
 
     @property
+    def parent_before(self) -> Node:
+        """The transform that the MR was under before; None when there was none."""
+        node = self.moving[0]
+        return node.GetNodeReference(self._before) if node in self.under else node.GetParentTransformNode()
+
+    @property
     def is_shown_after(self) -> bool:
         """Whether the MR lies where the registration puts it."""
         return any(node in self.under for node in self.moving)

@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 
+from MMRegSlicerLib.landmark_view import LandmarkView
 from MMRegSlicerLib.qa_view import QaView
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
@@ -33,6 +34,7 @@ class ResultView:
         self._told_discarded = discarded
         self._result: Result | None = None
         self._qa = QaView(ui)
+        self._landmarks = LandmarkView(ui)
         ui.afterBox.connect("toggled(bool)", self._toggled)
         ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._refresh_apply())
         ui.applyButton.connect("clicked()", self._apply)
@@ -46,6 +48,7 @@ class ResultView:
         """Show a result, or nothing."""
         if result is None or self._result is None or result.transform is not self._result.transform:
             self._qa.show(result)
+            self._landmarks.show(result)
         self._result = result
         self._ui.resultSection.setVisible(result is not None)
         if result is None:

@@ -13,9 +13,11 @@ import torch
 import vtk
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import read_transform, read_volume, write_transform, write_volume
+from MMRegCore.evaluate import target_registration_error
+from MMRegCore.io import Landmarks, read_transform, read_volume, write_transform, write_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegSlicerLib import mrml_bridge
+from MMRegSlicerLib.landmarks import measure
 from MMRegSlicerLib.parameters import Parameters
 from MMRegSlicerLib.request import Mask, Moving, Request
 from MMRegSlicerLib.result import Result, add_result
@@ -245,6 +247,51 @@ class TestResult:
         points = add_points(scene, "points", transform.apply(fixed))
         add_result(folder, request_).apply_to(points)
         np.testing.assert_allclose(points_in_world(points), fixed, atol=1e-3)
+
+    @pytest.mark.parametrize("moved_along", [False, True])
+    def test_landmarks_are_measured_as_the_core_does(
+        self, scene, request_, folder, mr, transform, oblique_grid, moved_along
+    ):
+        start = add_linear(scene, "start", translation(0, 0, 7))
+        mr.SetAndObserveTransformNodeID(start.GetID())
+        tracker = add_linear(scene, "tracker", translation(60, 0, 0))
+        request_.fixed.SetAndObserveTransformNodeID(tracker.GetID())
+        result = add_result(folder, request_)
+        us = oblique_grid.points_ras()[3::9, 3::9, 3::9].reshape(-1, 3)
+        in_us = add_points(scene, "in US", us)
+        in_us.SetAndObserveTransformNodeID(tracker.GetID())
+        in_mr = add_points(scene, "in MR", us + np.array([[1.0, 2.0, 3.0]]))
+        in_mr.SetAndObserveTransformNodeID(start.GetID())
+        if moved_along:
+            result.apply_to(in_mr)
+        found = measure(result, in_us, in_mr)
+
+        points = Landmarks(us, tuple(f"{n}" for n in range(len(us))))
+        before = SpatialTransform.from_matrix(translation(60, 0, -7))
+        expected = target_registration_error(
+            points, Landmarks(us + np.array([[1.0, 2.0, 3.0]]), points.labels), transform, initial=before
+        )
+        after = [each.after_mm for each in found]
+        assert after == sorted(after, reverse=True)
+        np.testing.assert_allclose(after, sorted(expected["after"]["per_point"], reverse=True), atol=1e-3)
+        assert np.mean([each.before_mm for each in found]) == pytest.approx(expected["before"]["mean"], abs=1e-3)
+        result.show(after=False)
+        again = measure(result, in_us, in_mr)
+        np.testing.assert_allclose([each.before_mm for each in again], [each.before_mm for each in found])
+
+    def test_landmarks_pair_by_label_and_must_be_as_many(self, scene, request_, folder, transform):
+        result = add_result(folder, request_)
+        us = np.array([[0.0, 0, 0], [10, 0, 0]])
+        in_us, in_mr = add_points(scene, "in US", us), add_points(scene, "in MR", transform.apply(us)[::-1])
+        for node, labels in ((in_us, "ab"), (in_mr, "ba")):
+            for index, label in enumerate(labels):
+                node.SetNthControlPointLabel(index, label)
+        assert max(each.after_mm for each in measure(result, in_us, in_mr)) < 1e-3
+        in_mr.SetNthControlPointLabel(0, "c")
+        assert min(each.after_mm for each in measure(result, in_us, in_mr)) > 5
+        in_mr.AddControlPoint(vtk.vtkVector3d(1, 2, 3))
+        with pytest.raises(InputError, match="got 2 in in US and 3 in in MR"):
+            measure(result, in_us, in_mr)
 
     @pytest.mark.parametrize("broken", ["transform.h5", "warped_T1.nii.gz", "result.json"])
     def test_a_file_that_cannot_be_read_leaves_the_scene_as_it_was(self, scene, request_, folder, mr, broken):

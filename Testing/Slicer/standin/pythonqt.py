@@ -74,7 +74,7 @@ def connect(sender: Any, signature: str, slot: Callable[..., object]) -> bool:
     if signature not in signals:
         raise AttributeError(f"{type(sender).__name__} has no listed signal {signature}; it has {sorted(signals)}")
     signal = getattr(sender, signals[signature])
-    count = 0 if "()" in signature else 1
+    count = 0 if "()" in signature else signature.count(",") + 1
     signal.connect(lambda *values: slot(*values[:count]))
     return True
 

@@ -117,6 +117,26 @@ def test_discard_takes_the_comparison_along(opened, shown, case, title):
     assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == shown.before
 
 
+def test_landmarks_worst_first_and_a_click_goes_there(opened, shown):
+    scene, ui = slicer.mrmlScene, opened.ui
+    in_us = add_points(scene, "in US", np.array([[0.0, 0, 0], [10.0, 0, 0]]))
+    in_mr = add_points(scene, "in MR", np.array([[5.0, 0, 1], [15.0, 0, 3]]))
+    slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    ui.landmarkSection.setProperty("collapsed", False)
+    assert ui.landmarkSummary.text() == "Choose the landmarks in the ultrasound and in the MR."
+    ui.fixedLandmarksSelector.setCurrentNode(in_us)
+    ui.movingLandmarksSelector.setCurrentNode(in_mr)
+    table = ui.landmarkTable
+    assert [table.item(row, 2).text() for row in range(table.rowCount())] == ["3.00", "1.00"]
+    assert table.item(0, 1).text() == "5.83"
+    assert ui.landmarkSummary.text() == "2 landmarks: 5.46 mm before, 2.00 mm after on average."
+    table.cellClicked.emit(0, 0)
+    matrix = slice_node.GetSliceToRAS()
+    np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [10.0, 0, 0])
+    scene.RemoveNode(in_mr)
+    assert table.rowCount() == 0
+
+
 def test_before_and_after_by_click_and_by_key(opened, shown, case):
     ui = opened.ui
     assert ui.afterBox.isChecked()

@@ -4,11 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from MMRegSlicerLib.result import Result
+from mrml_scene import add_points
 
 WIDTH = 400
 VERDICT = {
@@ -96,6 +98,11 @@ def test_pictures_of_every_section(opened, case, keep):
         section.setProperty("collapsed", True)
     ui.logSection.setVisible(True)
     ui.logSection.setProperty("collapsed", False)
+    points = np.array([[0.0, 0, 0], [9.0, 2, 1], [-6.0, 3, 8]])
+    ui.fixedLandmarksSelector.setCurrentNode(add_points(slicer.mrmlScene, "Landmarks in US", points))
+    moved = add_points(slicer.mrmlScene, "Landmarks in MR", points + np.array([3.0, -1.5, 1.5]))
+    ui.movingLandmarksSelector.setCurrentNode(moved)
+    ui.landmarkSection.setProperty("collapsed", False)
     opened.panel._logged("mmreg: what the registration tells a person stands here")
     result_picture = keep("result")
     banner = {QtGui.QColor(result_picture.pixel(60, y)).name() for y in range(result_picture.height())}
