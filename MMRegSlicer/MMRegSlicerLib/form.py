@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import qt
 
-from MMRegCore.config import describe, load_preset, preset_description, preset_names
+from MMRegCore.config import Described, describe, load_preset, preset_description, preset_names
 from MMRegSlicerLib.controls import Changed, MaskSelector, MovingRow, SettingEditor
 from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.translation import tr as _
@@ -141,7 +142,7 @@ class Form:
         self._headings, self._editors = [], []
         for widget in gone:
             self._advanced.removeRow(widget)
-        self._editors = [SettingEditor(about, self._changed) for about in describe(load_preset(name))]
+        self._editors = [SettingEditor(about, self._changed) for about in settings_of(name)]
         group = ""
         for editor in self._editors:
             if editor.group != group:
@@ -154,6 +155,15 @@ class Form:
         for editor in self._editors:
             editor.show({})
         self._changed()
+
+
+def settings_of(preset: str) -> list[Described]:
+    """The settings that matter in a preset: not its method, which the preset stands for, nor those of other methods."""
+    settings = load_preset(preset)
+    described = list(describe(settings))
+    method = next(about for about in described if about.key == "method")
+    unused = {"method", *re.findall(r"'([^']+)'", method.kind)} - {settings.method}
+    return [about for about in described if about.key.partition(".")[0] not in unused]
 
 
 def _stacked(place: Any) -> Any:  # noqa: ANN401

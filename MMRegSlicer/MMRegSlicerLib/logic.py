@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.registration import Callbacks, Progress, Registration, ignore
 from MMRegSlicerLib.request import Mask, Moving, Node, Request
@@ -76,7 +77,7 @@ class MMRegSlicerLogic:
         fixedNode: Node,  # noqa: N803
         movingNodes: Node | Sequence[Node],  # noqa: N803
         *,
-        preset: str = "mcbo",
+        preset: str = DEFAULT_PRESET,
         fixedMask: Node | Mask | None = None,  # noqa: N803
         movingMasks: Sequence[Node | Mask | None] = (),  # noqa: N803
         start: Node | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from MMRegCore.config import load_preset, with_changes
+from MMRegCore.config import DEFAULT_PRESET, load_preset, with_changes
 from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.translation import tr as _
 
@@ -62,7 +62,7 @@ class Request:
     moving: tuple[Moving, ...] = (Moving(),)
     fixed_mask: Mask | None = None
     start: Node = None
-    preset: str = "mcbo"
+    preset: str = DEFAULT_PRESET
     changes: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
     name: str = ""

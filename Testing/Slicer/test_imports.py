@@ -4,10 +4,17 @@ import ast
 from pathlib import Path
 
 import MMRegCore
+from MMRegCore.cli.arguments import build_parser
+from MMRegSlicerLib.request import Request
 
 MODULE = Path(__file__).parents[2] / "MMRegSlicer"
 ALLOWED = {"MMRegCore", "MMRegCore.config", "MMRegCore.errors"}
 FORBIDDEN = {"torch", "SimpleITK", "matplotlib", "PySide6", "scipy"}
+
+
+def test_the_form_begins_with_the_preset_that_the_command_takes():
+    arguments = build_parser().parse_args(["register", "--fixed", "a", "--moving", "b", "--output", "c"])
+    assert (Request().preset, Request().device) == (arguments.preset, arguments.device)
 
 
 def test_what_the_module_imports():

@@ -9,6 +9,7 @@ import pytest
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.result import Result
 from mrml_scene import add_points
 
@@ -75,14 +76,14 @@ def test_pictures_of_every_section(opened, case, keep):
     opened.wait(lambda: "PyTorch" in ui.deviceFound.text())
     ui.logSection.setVisible(False)
     quick = opened.panel.form.request.changes
-    opened.request(changes={})
+    opened.request(changes={}, preset=Request().preset)
     sizes = [keep("form").height()]
     ui.advancedSection.setProperty("collapsed", False)
     sizes.append(keep("advanced").height())
     ui.advancedSection.setProperty("collapsed", True)
     assert sizes[1] > sizes[0] + 300
 
-    opened.request(changes=quick)
+    opened.request(changes=quick, preset="mcbo")
     registration = opened.register()
     opened.wait(lambda: ui.progressBar.value() > 300)
     running = keep("running")
