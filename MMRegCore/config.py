@@ -139,7 +139,7 @@ class ChoiceSettings(Settings):
         2.5, help="Standard errors by which the agreement must improve.", minimum=0, maximum=100
     )
     least_improvement: float = setting(
-        0.025, help="Improvement of the agreement that chance alone would not give.", minimum=0
+        0.03, help="Improvement of the agreement that chance alone would not give.", minimum=0
     )
 
 
