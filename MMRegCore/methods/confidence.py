@@ -15,8 +15,8 @@ from MMRegCore.warp import sample, voxel_coordinates
 PROBE_MM = 2.0
 # A voxel's error is decided by what lies around it, about as far as the deformation is alike.
 _AROUND_MM = 12.0
-# log(expected error in mm) = _OFFSET + _SLOPE · log(share of the agreement that is lost + _FLOOR): least squares over 16
-# simulated cases of brains that no benchmark uses (MNI152, label maps), see docs/methods.md.
+# log(expected error in mm) = _OFFSET + _SLOPE · log(share of the agreement that is lost + _FLOOR): least squares over
+# 16 simulated cases of brains that no benchmark uses (MNI152, label maps), see docs/methods.md.
 _OFFSET, _SLOPE, _FLOOR = -2.76, -1.55, 0.02
 _SMALLEST_MM, _LARGEST_MM = 0.2, 20.0
 

@@ -192,6 +192,9 @@ def _map_style(name: str, values: torch.Tensor) -> tuple[str, str, Normalize, st
         reach = max(float(np.abs(np.quantile(numbers, [0.005, 0.995]) - 1).max()), 0.05)
         norm = TwoSlopeNorm(1.0, max(1 - reach, -0.5), 1 + reach)
         return "Volume change (Jacobian determinant)", "MR stretched ← 1 → MR squeezed", norm, "PuOr_r"
+    if name == "expected_error_mm":
+        # One scale for all reports: three millimetres is where a result is rejected.
+        return "Expected error in mm", "mm; dark red: do not rely on it", Normalize(0.0, 4.0), "YlOrRd"
     top = max(float(np.quantile(numbers, 0.99)), 0.1)
     unit = "mm" if name.endswith("_mm") else ""
     plain = name.removesuffix("_mm").replace("_", " ").capitalize()

@@ -23,6 +23,9 @@ body { margin: 0 auto; max-width: 1240px; padding: 0 20px 60px; background: #0f1
   font: 16px/1.5 system-ui, sans-serif }
 h1 { margin: 24px 0 4px } h2 { margin: 44px 0 8px } p { margin: 6px 0 }
 .warning { background: #4a3708; border-left: 5px solid #ff9d1e; padding: 8px 14px; margin: 10px 0 }
+.verdict { border-left: 10px solid; border-radius: 8px; padding: 10px 18px; margin: 14px 0; background: #1a2129 }
+.verdict b { font-size: 26px } .accept { border-color: #35c26b } .review { border-color: #ff9d1e }
+.reject { border-color: #ff5a4f }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 18px 0 }
 .card { flex: 1 1 190px; background: #1a2129; border-radius: 8px; padding: 12px 16px }
 .card b { display: block; font-size: 26px; line-height: 1.25 }
@@ -44,6 +47,8 @@ _HOW_TO_READ = (
     "its own structures follow them. Choose one picture, then press the arrow keys to flick between them. Images are "
     "held as radiologists hold them: R is the patient's right. Dimmed: outside of the ultrasound."
 )
+# A sign beside the word: colour alone is lost on some.
+_SIGNS = {"accept": "✓ Accept", "review": "! Review", "reject": "✗ Reject"}
 _CHOICES = {"all": "side by side", "ultrasound": "ultrasound", "before": "before", "after": "after"}
 
 
@@ -74,6 +79,7 @@ def write_report(
     """
     body = [
         f"<header><h1>{escape(title)}</h1><p class='warning'><strong>{_WARNING}</strong></p></header>",
+        _verdict(assessment.numbers["verdict"]),
         _headline(assessment),
         *_pictures(fixed, assessment),
         _tables(assessment.numbers),
@@ -86,6 +92,12 @@ def write_report(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    level = verdict["level"]
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict["reasons"])
+    return f"<section class='verdict {level}'><b>{_SIGNS[level]}</b><ul>{reasons}</ul></section>"
 
 
 def _headline(assessment: Assessment) -> str:
@@ -164,9 +176,19 @@ def _tables(numbers: Mapping[str, Any]) -> str:
         + _table("Rigid part, at the middle of the ultrasound (RAS)", [], _flat(numbers["rigid"]))
         + _table("Volume change (Jacobian determinant)", [], _flat(numbers["jacobian_determinant"]))
         + _table("Moving images, where both states cover the ultrasound", ["", *names], moving_rows)
+        + _choice(numbers["choice"])
         + _table("Region", [], _flat(numbers["region"]))
         + "</section>"
     )
+
+
+def _choice(choice: Mapping[str, Any] | None) -> str:
+    if choice is None:
+        return ""
+    columns = [key for key in choice["candidates"][0] if key != "name"]
+    rows = [[row["name"], *(_value(row[key]) for key in columns)] for row in choice["candidates"]]
+    title = f"What competed (chosen: {choice['chosen']}; {choice['reason']})"
+    return _table(title, ["", *(_plain(key) for key in columns)], rows)
 
 
 def _moving_keys(numbers: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -222,3 +223,20 @@ def test_a_real_case_stays_small(tmp_path: Path, case24: dict[str, Path]) -> Non
     write_report(tmp_path / "report.html", fixed, result, {}, title="Case 24")
     assert 5e5 < (tmp_path / "report.html").stat().st_size < 4e6
     assert 0.02 < result.numbers["moving"][0]["mind_distance_after"] < 0.5
+
+
+@pytest.mark.parametrize(("level", "sign"), [("accept", "✓ Accept"), ("review", "! Review"), ("reject", "✗ Reject")])
+def test_the_verdict_comes_first_in_words_with_its_reasons(
+    tmp_path: Path, case: tuple[Volume, Assessment], coarse: None, level: str, sign: str
+) -> None:
+    fixed, assessment = case
+    verdict = {"level": level, "reasons": ["It <is> so."], "expected_error_mm": 1.0}
+    candidates = [{"name": "start", "agreement": 0.123}, {"name": "rigid", "agreement": 0.456}]
+    choice = {"chosen": "rigid", "reason": "it fits", "candidates": candidates}
+    judged = replace(assessment, numbers={**assessment.numbers, "verdict": verdict, "choice": choice})
+    write_report(tmp_path / "report.html", fixed, judged, {}, title="x")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.index(sign) < text.index("class='cards'")
+    assert "It &lt;is&gt; so." in text
+    assert "chosen: rigid; it fits" in text
+    assert "0.456" in text
