@@ -127,6 +127,16 @@ class Lc2Settings(Settings):
     )
     motion: MotionSettings = MotionSettings()
 
+    def check_together(self) -> None:
+        """Raise `InputError` unless there is one radius per level and the levels run from coarse to fine."""
+        if len(self.radius) != len(self.lattice_mm) or not self.lattice_mm:
+            raise InputError(
+                f"expected as many radii as levels, at least one; got {len(self.radius)} radii "
+                f"({as_text(self.radius)}) for {len(self.lattice_mm)} levels ({as_text(self.lattice_mm)} mm)"
+            )
+        if list(self.lattice_mm) != sorted(self.lattice_mm, reverse=True):
+            raise InputError(f"expected levels from coarse to fine; got {as_text(self.lattice_mm)} mm")
+
 
 @dataclass(frozen=True)
 class ChoiceSettings(Settings):

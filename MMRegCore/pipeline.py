@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from MMRegCore.preprocess import Prepared, around_evidence, check_image, prepare
 from MMRegCore.qa import Assessment, assess, write_report
 from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
-from MMRegCore.volume import Volume
+from MMRegCore.volume import Volume, distinctly_named
 from MMRegCore.warp import resampling_coordinates, sample
 
 _log = logging.getLogger(__name__)
@@ -129,7 +129,9 @@ def register(
     monitor = monitor or Monitor()
     started = time.perf_counter()
     timings: dict[str, float] = {}
-    movings = _distinctly_named([moving] if isinstance(moving, Volume) else list(moving))
+    movings = distinctly_named([moving] if isinstance(moving, Volume) else moving)
+    if not movings:
+        raise InputError("expected at least one moving image; got none")
     preset = settings if isinstance(settings, str) else None
     chosen = load_preset(settings) if isinstance(settings, str) else settings
     where = resolve_device(device)
@@ -204,19 +206,6 @@ def _solve(
         cpu = torch.device("cpu")
         return solve(prepared, settings, memory_budget_bytes(cpu, memory_gb), monitor), cpu
     return outcome.cpu(), device
-
-
-def _distinctly_named(movings: list[Volume]) -> list[Volume]:
-    """The moving images, with names that can serve as file names beside each other."""
-    if not movings:
-        raise InputError("expected at least one moving image; got none")
-    names: list[str] = []
-    for volume in movings:
-        name, number = volume.name, 2
-        while name in names:
-            name, number = f"{volume.name}_{number}", number + 1
-        names.append(name)
-    return [replace(volume, name=name) for volume, name in zip(movings, names, strict=True)]
 
 
 def _on_fixed_grid(values: torch.Tensor, prepared: Prepared, fixed: Volume) -> torch.Tensor:

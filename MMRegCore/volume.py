@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,3 +61,17 @@ class Volume:
     def with_data(self, data: torch.Tensor) -> Volume:
         """This image with other intensities (C, D, H, W) on the same grid."""
         return replace(self, data=data)
+
+
+def distinctly_named(volumes: Sequence[Volume]) -> list[Volume]:
+    """Number names that repeat, upper and lower case taken as the same: they become file names."""
+    taken: set[str] = set()
+    result = []
+    for volume in volumes:
+        name, number = volume.name, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{volume.name}_{number}"
+        taken.add(name.lower())
+        result.append(replace(volume, name=name))
+    return result

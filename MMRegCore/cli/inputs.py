@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,25 +60,11 @@ def read_moving(paths: Sequence[Path], masks: Sequence[str]) -> tuple[Volume, ..
         When there are more masks than images, and as `read_volume`.
     """
     from MMRegCore.io import read_volume
+    from MMRegCore.volume import distinctly_named
 
     if len(masks) > len(paths):
         raise InputError(f"expected at most one --moving-mask per --moving; got {len(masks)} for {len(paths)}")
     volumes = []
     for path, mask in zip_longest(paths, masks, fillvalue=NO_MASK):
         volumes.append(read_volume(path, mask_path=None if mask == NO_MASK else mask))
-    names = distinct_names([volume.name for volume in volumes])
-    return tuple(replace(volume, name=name) for volume, name in zip(volumes, names, strict=True))
-
-
-def distinct_names(names: Sequence[str]) -> list[str]:
-    """Number names that repeat, upper and lower case taken as the same: they become file names."""
-    taken: set[str] = set()
-    result = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate.lower() in taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        taken.add(candidate.lower())
-        result.append(candidate)
-    return result
+    return tuple(distinctly_named(volumes))

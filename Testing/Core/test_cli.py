@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from MMRegCore.cli import main
-from MMRegCore.cli.inputs import changes_from, distinct_names
+from MMRegCore.cli.inputs import changes_from
 from MMRegCore.cli.interrupts import cancel_on_signals
 from MMRegCore.cli.screen import BarScreen, JsonScreen, Screen
 from MMRegCore.errors import Cancelled, InputError
@@ -473,6 +473,3 @@ class TestInputs:
         assert changes_from(["a.b=1", "c=x=y"]) == {"a.b": "1", "c": "x=y"}
         with pytest.raises(InputError, match="got '=3'"):
             changes_from(["=3"])
-
-    def test_names_become_distinct(self):
-        assert distinct_names(["t1", "T1", "t1_2", "flair", "t1"]) == ["t1", "T1_2", "t1_2_2", "flair", "t1_3"]

@@ -188,3 +188,15 @@ def test_texts_round_trip(parts):
 
 def range_of(count: int) -> tuple[int, ...]:
     return tuple(range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lc2.radius": "2,3"}, "expected as many radii as levels, at least one; got 2 radii"),
+        ({"lc2.lattice_mm": "1,2,3"}, "expected levels from coarse to fine; got 1,2,3 mm"),
+    ],
+)
+def test_levels_of_lc2_fit_each_other(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        with_changes(load_preset("lc2"), changes)

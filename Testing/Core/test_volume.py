@@ -4,7 +4,7 @@ import torch
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.volume import Volume
+from MMRegCore.volume import Volume, distinctly_named
 
 GRID = Grid((2, 3, 4), np.eye(4))
 
@@ -37,3 +37,9 @@ def test_copies_leave_the_original_alone():
     assert other.name == "us"
     assert other.mask is not None
     assert float(other.data.sum()) == 24
+
+
+def test_names_become_distinct() -> None:
+    grid = Grid((2, 2, 2), np.eye(4))
+    volumes = [Volume(torch.zeros(1, 2, 2, 2), grid, name=name) for name in ("t1", "T1", "t1_2", "flair", "t1")]
+    assert [v.name for v in distinctly_named(volumes)] == ["t1", "T1_2", "t1_2_2", "flair", "t1_3"]
