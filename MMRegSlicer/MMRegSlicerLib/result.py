@@ -35,14 +35,19 @@ class Result:
         self.transform = transform
 
     @property
+    def made(self) -> tuple[Node, ...]:
+        """Everything that the registration made but the transform."""
+        return _references(self.transform, _MADE)
+
+    @property
     def warped(self) -> tuple[Node, ...]:
         """The MR volumes on the grid of the ultrasound."""
-        return tuple(node for node in self._made() if node.GetAttribute("MMReg.kind") == "warped")
+        return tuple(node for node in self.made if node.GetAttribute("MMReg.kind") == "warped")
 
     @property
     def maps(self) -> tuple[Node, ...]:
         """Volumes that tell how far to believe the result."""
-        return tuple(node for node in self._made() if node.GetAttribute("MMReg.kind") == "map")
+        return tuple(node for node in self.made if node.GetAttribute("MMReg.kind") == "map")
 
     @property
     def moving(self) -> tuple[Node, ...]:
@@ -63,7 +68,7 @@ class Result:
     @property
     def report(self) -> str:
         """The report as HTML; empty when there is none."""
-        texts = [node for node in self._made() if node.GetAttribute("MMReg.kind") == "report"]
+        texts = [node for node in self.made if node.GetAttribute("MMReg.kind") == "report"]
         return str(texts[0].GetText()) if texts else ""
 
     @property
@@ -75,6 +80,8 @@ class Result:
     def under(self) -> tuple[Node, ...]:
         """Everything that lies directly under the transform."""
         scene, found = self.transform.GetScene(), []
+        if scene is None:  # the transform was deleted
+            return ()
         for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
             node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
             if node.GetTransformNodeID() == self.transform.GetID():
@@ -133,12 +140,12 @@ class Result:
     def discard(self) -> None:
         """Remove exactly what the registration made; everything under the transform goes back to where it was."""
         for node in self.under:
-            if node not in self._made():
+            if node not in self.made:
                 self.take_from(node)
         scene = self.transform.GetScene()
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.transform)) if hierarchy else 0
-        for node in (*self._made(), self.transform):
+        for node in (*self.made, self.transform):
             if hierarchy and hierarchy.GetItemByDataNode(node):
                 hierarchy.RemoveItem(hierarchy.GetItemByDataNode(node), False, False)
             mrml_bridge.remove(node)
@@ -149,9 +156,6 @@ class Result:
     def _before(self) -> str:
         """The role by which a node under the transform refers to what it was under before."""
         return f"MMReg.before.{self.transform.GetAttribute(_KEY)}"
-
-    def _made(self) -> tuple[Node, ...]:
-        return _references(self.transform, _MADE)
 
 
 def add_result(folder: Path, request: Request) -> Result:
@@ -192,7 +196,7 @@ def add_result(folder: Path, request: Request) -> Result:
         transform.SetNodeReferenceID(_FIXED, request.fixed.GetID())
         for node in request.moving_nodes:
             transform.AddNodeReferenceID(_MOVING, node.GetID())
-        _into_folder(scene, name, [transform, *result._made()])
+        _into_folder(scene, name, [transform, *result.made])
         result.show(after=True)
     except BaseException:
         result.discard()

@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 
+from MMRegSlicerLib.companions import may_move, with_folder
 from MMRegSlicerLib.landmark_view import LandmarkView
 from MMRegSlicerLib.qa_view import QaView
 from MMRegSlicerLib.result import Result
@@ -66,6 +67,7 @@ class ResultView:
     def cleanup(self) -> None:
         """Give the key back, and leave nothing in the views."""
         self._qa.stop()
+        self._result = None
         self._shortcut.setEnabled(False)
         self._shortcut.deleteLater()
 
@@ -79,13 +81,24 @@ class ResultView:
 
     def _refresh_apply(self) -> None:
         node = self._ui.applySelector.currentNode()
-        free = self._result is not None and node is not None and node is not self._result.fixed
-        self._ui.applyButton.setEnabled(free and self._result is not None and node not in self._result.under)
+        result = self._result
+        self._ui.applyButton.setEnabled(result is not None and may_move(node, result))
+        moved = result is not None and node in result.under
+        self._ui.applyButton.setText(_("Put back") if moved else _("Put under the transform"))
 
     def _apply(self) -> None:
-        if self._result is not None:
-            self._result.apply_to(self._ui.applySelector.currentNode())
-            self._refresh_apply()
+        """Move what is chosen, or, when it lies under the transform already, put it back."""
+        if self._result is None:
+            return
+        node = self._ui.applySelector.currentNode()
+        together = with_folder(node, self._result) if self._ui.applyFolderBox.checked else (node,)
+        under = self._result.under
+        for each in together:
+            if node not in under:
+                self._result.apply_to(each)
+            elif each in under:
+                self._result.take_from(each)
+        self.show(self._result)
 
     def _save_report(self) -> None:
         if self._result is None:

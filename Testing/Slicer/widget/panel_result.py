@@ -15,7 +15,7 @@ from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 from MMRegSlicerLib.result import Result, add_result
-from mrml_scene import add_points, node_ids, points_in_world, snapshot, translation
+from mrml_scene import add_linear, add_points, node_ids, points_in_world, snapshot, translation
 
 VERDICT = {"level": "review", "reasons": ["The deformation reaches 12 mm.", "The MR covers 60 % of the ultrasound."]}
 
@@ -156,9 +156,42 @@ def test_what_belongs_to_the_mr_moves_along_and_comes_back(opened, shown):
     ui.applySelector.setCurrentNode(plan)
     ui.applyButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[5.0, 0, 0]])
-    assert not ui.applyButton.isEnabled()
+    assert ui.applyButton.text() == "Put back"
+    ui.applyButton.click()
+    np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
+    assert ui.applyButton.text() == "Put under the transform"
+    ui.applyButton.click()
     ui.discardButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
+
+
+def test_a_whole_folder_moves_along_and_comes_back(opened, shown, case):
+    scene, ui = slicer.mrmlScene, opened.ui
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    outer = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "plan")
+    inner = hierarchy.CreateFolderItem(outer, "tracts")
+    start = add_linear(scene, "start", translation(0, 0, 2))
+    points = [add_points(scene, name, np.array([[10.0, 0, 0]])) for name in ("entry", "target", "elsewhere")]
+    points[1].SetAndObserveTransformNodeID(start.GetID())
+    places = (outer, inner, hierarchy.GetSceneItemID())
+    for node, place in zip((*points, start, case.ultrasound), (*places, outer, outer), strict=True):
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(place, node), place)
+    ui.applySelector.setCurrentNode(points[0])
+    ui.applyFolderBox.click()
+    ui.applyButton.click()
+    parents = [node.GetTransformNodeID() for node in points]
+    assert parents == [shown.result.transform.GetID(), shown.result.transform.GetID(), None]
+    assert case.ultrasound.GetTransformNodeID() is None
+    assert start.GetTransformNodeID() is None
+    ui.applyButton.click()
+    assert [node.GetTransformNodeID() for node in points] == [None, start.GetID(), None]
+
+
+def test_the_ultrasound_and_the_results_are_not_moved(opened, shown, case):
+    for node in (case.ultrasound, shown.result.warped[0]):
+        opened.ui.applySelector.setCurrentNode(node)
+        assert opened.ui.applySelector.currentNode() is node
+        assert not opened.ui.applyButton.isEnabled()
 
 
 def test_discard_asks_then_removes_exactly_what_was_made(opened, shown, case):
