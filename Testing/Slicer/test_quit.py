@@ -1,0 +1,74 @@
+"""The application ends while a registration runs: quietly or by a crash."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
+
+ROOT = Path(__file__).parents[2]
+# Stands for the application: starts a registration, tells its process, and waits for a line.
+APPLICATION = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from mrml_scene import new_scene, small_case
+from MMRegSlicerLib.logic import MMRegSlicerLogic
+
+def texture(points, inverted=False):
+    values = np.sin(points[..., 0] / 3) * np.cos(points[..., 1] / 4) + np.sin(points[..., 2] / 5)
+    return 100 * (-values if inverted else values)
+
+scene = new_scene(Path(sys.argv[1]))
+logic = MMRegSlicerLogic()
+seen = []
+registration = logic.start(*small_case(scene, texture, np.array([3.0, 0, 0])), device="cpu", progress=seen.append)
+while not seen:
+    logic.poll()
+    time.sleep(0.02)
+print(registration.process_id, registration.folder, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def application(tmp_path):
+    """The application, the number of its worker, the worker's folder."""
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "MMRegSlicer", ROOT / "Testing" / "Slicer")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", APPLICATION, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        number, folder = process.stdout.readline().split()
+        assert is_alive(int(number))
+        yield process, int(number), Path(folder)
+
+
+def is_alive(number: int) -> bool:
+    status = Path(f"/proc/{number}/stat")
+    # A process whose parent is gone may wait for a moment to be buried.
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_quitting_leaves_neither_process_nor_folder(application):
+    process, number, folder = application
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.wait(30) == 0
+    assert not is_alive(number)
+    assert not folder.exists()
+
+
+def test_after_a_crash_the_process_ends_by_itself(application):
+    process, number, _folder = application
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    deadline = time.monotonic() + 30
+    while is_alive(number):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
