@@ -1,13 +1,20 @@
-"""Dense displacement fields: units, composition, inverse, Jacobian."""
+"""Dense displacement fields: units, composition, inverse, Jacobian, nearest rigid motion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from MMRegCore.errors import GeometryError
-from MMRegCore.geometry import Grid, displacement_mm_from_voxel, displacement_voxel_from_mm
+from MMRegCore.geometry import (
+    Array,
+    Grid,
+    displacement_mm_from_voxel,
+    displacement_voxel_from_mm,
+    transform_points,
+)
 from MMRegCore.warp import resampling_coordinates, sample, warp
 
 
@@ -58,6 +65,50 @@ class DisplacementField:
             raise GeometryError("expected both fields on one grid; sample one with on_grid first")
         outer = warp(self.to_voxel(), inner.to_voxel())
         return DisplacementField.from_voxel(inner.to_voxel() + outer, self.grid)
+
+    def relative_to(self, linear_ras: Array) -> DisplacementField:
+        """The field r with ``linear(x + r(x)) = x + u(x)``: what a linear map (4, 4), RAS mm, leaves of this one."""
+        back: Array = np.linalg.inv(linear_ras).astype(np.float64)
+        rest = torch.empty_like(self.displacement_mm, device="cpu")
+        for d, part in enumerate(self.grid.slices()):
+            points = part.points_ras()[0]
+            rest[d] = torch.from_numpy(transform_points(back, points + self._slice(d)) - points)
+        return DisplacementField(rest, self.grid)
+
+    def nearest_rigid(self, weight: torch.Tensor) -> Array:
+        """(4, 4), RAS mm: the least-squares rigid transform of ``x -> x + u(x)``, weighted (Kabsch 1976).
+
+        Parameters
+        ----------
+        weight : Tensor, (D, H, W)
+            At least zero; all alike where it is zero everywhere.
+        """
+        share = weight.double().cpu().numpy()
+        share = share / share.sum() if share.any() else np.full(share.shape, 1 / share.size)
+        middle = self.grid.centre_ras
+        source_centre, target_centre, products = np.zeros(3), np.zeros(3), np.zeros((3, 3))
+        for d, part in enumerate(self.grid.slices()):
+            source = part.points_ras().reshape(-1, 3) - middle
+            target = source + self._slice(d).reshape(-1, 3)
+            weighted = source * share[d].reshape(-1, 1)
+            source_centre += weighted.sum(axis=0)
+            target_centre += share[d].reshape(-1) @ target
+            products += weighted.T @ target
+        u, singular, vt = np.linalg.svd(products - np.outer(source_centre, target_centre))
+        rotation = np.eye(3)
+        # Fewer than two spread directions (a line or a point of evidence) leave the rotation open: keep none.
+        if singular[1] > 1e-9:
+            sign = np.sign(np.linalg.det(vt.T @ u.T))
+            rotation = vt.T @ np.diag([1.0, 1.0, sign]) @ u.T
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation
+        matrix[:3, 3] = target_centre + middle - rotation @ (source_centre + middle)
+        return matrix
+
+    def _slice(self, d: int) -> Array:
+        """(H, W, 3), float64: the displacements of slice d."""
+        values: Array = self.displacement_mm[d].double().cpu().numpy()
+        return values
 
     def inverse(self, iterations: int = 30) -> DisplacementField:
         """The field v with ``v(x) = -u(x + v(x))``, by fixed-point iteration on the same grid.

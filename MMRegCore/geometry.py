@@ -6,7 +6,7 @@ Inside MMReg every point and vector is RAS in mm.  A voxel index is written ``ij
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import cast
@@ -122,6 +122,13 @@ class Grid:
         """(D, H, W, 3), the RAS position of every voxel, float64."""
         d, h, w = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in self.shape), indexing="ij")
         return transform_points(self.ras_from_ijk, np.stack([w, h, d], axis=-1))
+
+    def slices(self) -> Iterator[Grid]:
+        """The slices (1, H, W) along d, one after the other: work on points of a large grid need not hold them all."""
+        shift = np.eye(4)
+        for d in range(self.shape[0]):
+            shift[2, 3] = d
+            yield Grid((1, *self.shape[1:]), self.ras_from_ijk @ shift)
 
     def pooled(self, stride: int, shape: Shape | None = None) -> Grid:
         """The grid whose voxels are blocks of ``stride`` voxels of this one (average pooling)."""

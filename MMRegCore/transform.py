@@ -155,41 +155,12 @@ def composite_from_field(field: DisplacementField, weight: torch.Tensor, margin_
     margin_mm : float
         Smallest width of the fade.
     """
-    rigid = fit_rigid(field, weight)
-    residual = _residual_after(field, rigid)
+    rigid = field.nearest_rigid(weight)
+    residual = field.relative_to(rigid)
     linear = SpatialTransform.from_matrix(rigid)
     if float(residual.magnitude_mm().max()) < 1e-4:
         return linear
     return SpatialTransform(_bspline(_faded(residual, margin_mm))).then(linear)
-
-
-def fit_rigid(field: DisplacementField, weight: torch.Tensor) -> Array:
-    """(4, 4), RAS mm: the least-squares rigid transform of ``x -> x + u(x)``, weighted (Kabsch 1976)."""
-    source = field.grid.points_ras().reshape(-1, 3)
-    target = source + field.displacement_mm.reshape(-1, 3).double().cpu().numpy()
-    share = weight.reshape(-1).double().cpu().numpy()
-    total = share.sum()
-    share = share / total if total > 0 else np.full(len(source), 1 / len(source))
-    source_centre, target_centre = share @ source, share @ target
-    covariance = (source - source_centre).T @ ((target - target_centre) * share[:, None])
-    u, singular, vt = np.linalg.svd(covariance)
-    rotation = np.eye(3)
-    # Fewer than two spread directions (a line or a point of evidence) leave the rotation open: keep none.
-    if singular[1] > 1e-9:
-        sign = np.sign(np.linalg.det(vt.T @ u.T))
-        rotation = vt.T @ np.diag([1.0, 1.0, sign]) @ u.T
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation
-    matrix[:3, 3] = target_centre - rotation @ source_centre
-    return matrix
-
-
-def _residual_after(field: DisplacementField, matrix: Array) -> DisplacementField:
-    """r with ``matrix(x + r(x)) = x + u(x)``."""
-    points = field.grid.points_ras()
-    moved = points + field.displacement_mm.double().cpu().numpy()
-    residual = transform_points(cast(Array, np.linalg.inv(matrix)), moved) - points
-    return DisplacementField(torch.from_numpy(residual), field.grid)
 
 
 def _faded(field: DisplacementField, margin_mm: float) -> DisplacementField:

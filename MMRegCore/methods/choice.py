@@ -12,7 +12,6 @@ from MMRegCore.config import ChoiceSettings
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.optimisation.agreement import Agreement
 from MMRegCore.preprocess import Prepared
-from MMRegCore.transform import fit_rigid
 
 # Agreement is alike over some millimetres: cubes of this size are taken for independent of each other.
 _BLOCK_MM = 10.0
@@ -117,7 +116,7 @@ def choose(
 def rigid_part(prepared: Prepared, displacement_voxel: torch.Tensor) -> torch.Tensor:
     """(1, 3, D, H, W), voxels: the rigid motion nearest to a displacement in the field of view."""
     field = DisplacementField.from_voxel(displacement_voxel.cpu(), prepared.grid)
-    matrix = fit_rigid(field, prepared.fixed_weight[0, 0])
+    matrix = field.nearest_rigid(prepared.fixed_weight[0, 0])
     points = prepared.grid.points_ras()
     moved = points @ matrix[:3, :3].T + matrix[:3, 3] - points
     return DisplacementField(torch.from_numpy(moved), prepared.grid).to_voxel().to(displacement_voxel.device)

@@ -19,7 +19,7 @@ from MMRegCore.monitor import Monitor
 from MMRegCore.qa.notes import notes_from
 from MMRegCore.qa.verdict import verdict_from
 from MMRegCore.similarity import mind_distance, normalised_mutual_information
-from MMRegCore.transform import SpatialTransform, fit_rigid
+from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 from MMRegCore.warp import inside, resampling_coordinates, sample
 
@@ -100,7 +100,8 @@ def assess(
     start = SpatialTransform.identity() if initial is None else initial
     field_after = transform.displacement_field(fixed.grid)
     field_before = _no_displacement(fixed.grid) if initial is None else start.displacement_field(fixed.grid)
-    correction = _beyond_linear(field_after, start.linear_ras)
+    # A start that is far away (tracking) must not hide what came after.
+    correction = field_after if initial is None else field_after.relative_to(start.linear_ras)
     numbers, maps = _field_numbers(correction, mask)
     comparison = _Comparison(fixed, mask)
     before, after = [], []
@@ -135,28 +136,18 @@ def _no_displacement(grid: Grid) -> DisplacementField:
     return DisplacementField(torch.zeros(*grid.shape, 3), grid)
 
 
-def _beyond_linear(field: DisplacementField, linear_ras: Array) -> DisplacementField:
-    """c with ``linear(x + c(x)) = x + u(x)``: a start that is far away (tracking) must not hide what came after."""
-    if np.allclose(linear_ras, np.eye(4), atol=1e-9):
-        return field
-    points = field.grid.points_ras()
-    moved = points + field.displacement_mm.double().cpu().numpy()
-    back = transform_points(np.asarray(np.linalg.inv(linear_ras), dtype=np.float64), moved) - points
-    return DisplacementField(torch.from_numpy(back), field.grid)
-
-
 def _field_numbers(field: DisplacementField, mask: torch.Tensor) -> tuple[dict[str, Any], dict[str, Volume]]:
     """Numbers and maps of the displacement alone."""
     magnitude = field.magnitude_mm()
     if not bool(torch.isfinite(magnitude[mask]).all()):
         raise InputError("expected a transform with finite displacements on the fixed image; got others")
     determinant = field.jacobian_determinant()
-    rigid = fit_rigid(field, mask)
+    rigid = field.nearest_rigid(mask)
     numbers = {
         "region": _region_numbers(field.grid, mask),
         "displacement_mm": _summary(magnitude[mask]),
         "rigid": _rigid_numbers(rigid, field.grid, mask),
-        "deformation_mm": _summary(_beyond_linear(field, rigid).magnitude_mm()[mask]),
+        "deformation_mm": _summary(field.relative_to(rigid).magnitude_mm()[mask]),
         "jacobian_determinant": _jacobian_numbers(determinant[mask]),
         "moving": [],
         "extra": {},

@@ -1,10 +1,12 @@
 """Do no harm: what is chosen from start, rigid motion and deformation; the expected error; the verdict."""
 
+import numpy as np
 import pytest
 import torch
 
 from known_motion import made_up_pair
 from MMRegCore.config import ChoiceSettings
+from MMRegCore.geometry import Grid
 from MMRegCore.methods.choice import choose, rigid_part
 from MMRegCore.methods.confidence import expected_error_mm
 from MMRegCore.optimisation.agreement import Agreement
@@ -98,10 +100,11 @@ class TestExpectedError:
         prepared, _ = made_up_pair()
         fixed = prepared.fixed.clone()
         fixed[..., 22:] = torch.randn(fixed[..., 22:].shape, generator=torch.Generator().manual_seed(5))
-        half = Prepared(prepared.grid, fixed, prepared.fixed_weight, prepared.moving, prepared.moving_weight)
-        error = expected_error_mm(half, torch.zeros(1, 3, 44, 44, 44), agreement_of(half))
-        assert error.shape == (1, 1, 44, 44, 44)
-        assert float(error[..., 8:36, 8:36, 30:36].mean()) > 1.3 * float(error[..., 8:36, 8:36, 8:14].mean())
+        # Large voxels, so that the two halves lie further apart than what is averaged.
+        grid = Grid((44, 44, 44), np.diag([4.0, 4.0, 4.0, 1.0]))
+        half = Prepared(grid, fixed, prepared.fixed_weight, prepared.moving, prepared.moving_weight)
+        error = expected_error_mm(half, torch.zeros(1, 3, 44, 44, 44), Agreement.of(half, 4.0, 2))
+        assert float(error[..., 8:36, 8:36, 28:36].mean()) > 1.3 * float(error[..., 8:36, 8:36, 8:16].mean())
 
 
 class TestVerdict:

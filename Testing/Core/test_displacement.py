@@ -108,3 +108,14 @@ def test_axes_of_one_voxel(shape):
     np.testing.assert_allclose(field.jacobian_determinant(), 1)
     assert field.inverse().displacement_mm.shape == (*shape, 3)
     torch.testing.assert_close(field.compose(field.inverse()).displacement_mm, torch.zeros(*shape, 3))
+
+
+def test_relative_to_a_linear_map_is_what_it_leaves(any_grid, smooth_field):
+    field = smooth_field(any_grid)
+    linear = np.eye(4)
+    linear[:3, :3] = [[0.9, -0.2, 0.1], [0.2, 1.1, 0.0], [0.0, 0.1, 0.95]]
+    linear[:3, 3] = [3.0, -40.0, 12.0]
+    points = any_grid.points_ras()
+    rest = points + field.relative_to(linear).displacement_mm.double().numpy()
+    found = rest @ linear[:3, :3].T + linear[:3, 3]
+    np.testing.assert_allclose(found, points + field.displacement_mm.double().numpy(), atol=1e-4)

@@ -201,3 +201,8 @@ def test_matrix_and_points_agree_on_lps():
 def test_normalised_ends_are_the_outer_faces():
     ends = normalised_from_voxel(torch.tensor([[-0.5, -0.5, -0.5], [9.5, 4.5, 2.5]]), (3, 5, 10))
     torch.testing.assert_close(ends, torch.tensor([[-1.0, -1, -1], [1, 1, 1]]))
+
+
+def test_slices_hold_the_points_of_the_whole(any_grid):
+    stacked = np.concatenate([part.points_ras() for part in any_grid.slices()])
+    np.testing.assert_allclose(stacked, any_grid.points_ras(), atol=1e-9)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError
 from MMRegCore.geometry import Grid, transform_points
-from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field, fit_rigid
+from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
 
 small = st.floats(-0.4, 0.4)
 shift = st.floats(-60, 60)
@@ -112,7 +112,7 @@ def test_composite_of_a_rigid_field_is_only_a_matrix(any_grid):
     np.testing.assert_allclose(transform.apply(corners), transform_points(matrix, corners), atol=1e-3)
 
 
-def test_fit_rigid_looks_where_the_weight_is(any_grid):
+def test_nearest_rigid_looks_where_the_weight_is(any_grid):
     matrix = euler_ras((0.05, -0.1, 0.07), (3, -2, 5))
     points = any_grid.points_ras()
     displacement = transform_points(matrix, points) - points
@@ -120,26 +120,26 @@ def test_fit_rigid_looks_where_the_weight_is(any_grid):
     weight = torch.ones(any_grid.shape)
     weight[:5] = 0
     field = DisplacementField(torch.from_numpy(displacement), any_grid)
-    np.testing.assert_allclose(fit_rigid(field, weight), matrix, atol=1e-3)
-    assert np.abs(fit_rigid(field, torch.ones(any_grid.shape)) - matrix).max() > 1
+    np.testing.assert_allclose(field.nearest_rigid(weight), matrix, atol=1e-3)
+    assert np.abs(field.nearest_rigid(torch.ones(any_grid.shape)) - matrix).max() > 1
 
 
-def test_fit_rigid_never_mirrors(any_grid):
+def test_nearest_rigid_never_mirrors(any_grid):
     points = any_grid.points_ras() - any_grid.centre_ras
     field = DisplacementField(torch.from_numpy(points * [-2.0, 0, 0]), any_grid)
-    matrix = fit_rigid(field, torch.ones(any_grid.shape))
+    matrix = field.nearest_rigid(torch.ones(any_grid.shape))
     assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("where", ["nowhere", "one voxel", "one line"])
-def test_fit_rigid_with_hardly_any_evidence(any_grid, smooth_field, where):
+def test_nearest_rigid_with_hardly_any_evidence(any_grid, smooth_field, where):
     weight = torch.zeros(any_grid.shape)
     if where == "one voxel":
         weight[3, 4, 5] = 1
     if where == "one line":
         weight[3, 4, :] = 1
     field = smooth_field(any_grid, 1.0)
-    matrix = fit_rigid(field, weight)
+    matrix = field.nearest_rigid(weight)
     assert np.isfinite(matrix).all()
     assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
     if where == "one voxel":
