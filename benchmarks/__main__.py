@@ -1,11 +1,12 @@
-"""Run benchmarks by name; without names, all of them."""
+"""Run benchmarks by name; without names, all of them. ``accuracy`` takes options."""
 
 import sys
 from collections.abc import Callable
 
-from benchmarks import case24, known_truth, shift_statistics, simulator, sizes, speed
+from benchmarks import accuracy, case24, known_truth, shift_statistics, simulator, sizes, speed
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
+    "accuracy": accuracy.main,
     "case24": case24.main,
     "known-truth": known_truth.main,
     "shift-statistics": shift_statistics.main,
@@ -17,6 +18,9 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run what is named on the command line."""
+    if sys.argv[1:2] == ["accuracy"]:
+        accuracy.main(sys.argv[2:])
+        return 0
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:

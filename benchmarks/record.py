@@ -26,15 +26,15 @@ def data_folder(name: str) -> Path:
     return folder
 
 
-def write(name: str, rows: Sequence[dict[str, Any]], notes: str) -> None:
-    """Write ``rows`` as JSON and as a Markdown table, with where and when they were measured."""
+def write(name: str, rows: Sequence[dict[str, Any]], notes: str, command: str | None = None) -> None:
+    """Write ``rows`` as JSON and as a Markdown table, with where and when and by which command they were measured."""
     RESULTS.mkdir(exist_ok=True)
     circumstances = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         "torch": torch.__version__,
-        "command": f"python -m benchmarks {name}",
+        "command": f"python -m benchmarks {command or name}",
     }
     content = {"circumstances": circumstances, "notes": notes, "rows": list(rows)}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
