@@ -158,6 +158,13 @@ class Result:
         return f"MMReg.before.{self.transform.GetAttribute(_KEY)}"
 
 
+def results_in(scene: Node) -> tuple[Result, ...]:
+    """Every result of a scene, the oldest first: of several ultrasound volumes, or of several tries."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
+    nodes = (scene.GetNthNodeByClass(index, "vtkMRMLTransformNode") for index in range(count))
+    return tuple(Result(node) for node in nodes if node.GetAttribute(_KEY))
+
+
 def add_result(folder: Path, request: Request) -> Result:
     """Load what the registration wrote into one folder of the subject hierarchy, and put the MR under the transform.
 

@@ -12,7 +12,7 @@ import slicer
 from MMRegSlicerLib.companions import may_move, with_folder
 from MMRegSlicerLib.landmark_view import LandmarkView
 from MMRegSlicerLib.qa_view import QaView
-from MMRegSlicerLib.result import Result
+from MMRegSlicerLib.result import Result, results_in
 from MMRegSlicerLib.translation import tr as _
 
 # Background and text, dark enough on light to read in both of Slicer's themes.
@@ -26,16 +26,20 @@ class ResultView:
     ----------
     ui : namespace
         The widgets of ``MMRegSlicer.ui`` by their names.
+    chosen : callable
+        Called with another result of the scene that a person chose.
     discarded : callable
         Called after a result was discarded.
     """
 
-    def __init__(self, ui: Any, discarded: Callable[[], None]) -> None:  # noqa: ANN401
+    def __init__(self, ui: Any, chosen: Callable[[Result], None], discarded: Callable[[], None]) -> None:  # noqa: ANN401
         self._ui = ui
+        self._told_chosen = chosen
         self._told_discarded = discarded
         self._result: Result | None = None
         self._qa = QaView(ui)
         self._landmarks = LandmarkView(ui)
+        ui.resultSelector.connect("currentIndexChanged(int)", self._choose)
         ui.afterBox.connect("toggled(bool)", self._toggled)
         ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._refresh_apply())
         ui.applyButton.connect("clicked()", self._apply)
@@ -54,6 +58,7 @@ class ResultView:
         self._ui.resultSection.setVisible(result is not None)
         if result is None:
             return
+        self._list_results(result)
         text, colour = verdict_text(result)
         self._ui.verdictLabel.setText(text)
         self._ui.verdictLabel.setStyleSheet(f"background: {colour}; color: black; padding: 6px" if colour else "")
@@ -70,6 +75,25 @@ class ResultView:
         self._result = None
         self._shortcut.setEnabled(False)
         self._shortcut.deleteLater()
+
+    def _list_results(self, shown: Result) -> None:
+        selector, results = self._ui.resultSelector, results_in(slicer.mrmlScene)
+        selector.blockSignals(True)
+        selector.clear()
+        for each in results:
+            selector.addItem(each.transform.GetName(), each.transform.GetID())
+        selector.setCurrentIndex(selector.findData(shown.transform.GetID()))
+        selector.setVisible(len(results) > 1)
+        selector.blockSignals(False)
+
+    def _choose(self, index: int) -> None:
+        results = results_in(slicer.mrmlScene)
+        if self._result is None or not 0 <= index < len(results):
+            return
+        # Back from one before on to the other, so that each remembers where the MR was without the other.
+        self._result.show(after=False)
+        results[index].show(after=True)
+        self._told_chosen(results[index])
 
     def _flip(self) -> None:
         if self._result is not None:
@@ -124,6 +148,9 @@ class ResultView:
             self.show(None)
             result.discard()
             self._told_discarded()
+            left = results_in(slicer.mrmlScene)
+            if left:
+                self._told_chosen(left[-1])
 
 
 def verdict_text(result: Result) -> tuple[str, str]:

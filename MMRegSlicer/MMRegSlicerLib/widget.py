@@ -42,7 +42,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._probed = False
         self._running = False
         self.form = Form(ui, self._form_changed)
-        self.result_view = ResultView(ui, self._discarded)
+        self.result_view = ResultView(ui, self._result_chosen, self._discarded)
         self._timer = qt.QTimer()
         self._timer.setInterval(_POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -149,6 +149,11 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         ui.registerButton.setVisible(not running)
         self.form.set_enabled(not running)
         ui.resultSection.setEnabled(not running)
+
+    def _result_chosen(self, result: Result) -> None:
+        if self._parameters is not None:
+            self._parameters.result_transform = result.transform
+        self.result_view.show(result)
 
     def _discarded(self) -> None:
         self.ui.statusLabel.setText(_("Discarded. Everything is where it was before."))

@@ -22,7 +22,12 @@ from mrml_scene import add_linear, add_points, node_ids, points_in_world, small_
 SHIFT_MM = np.array([3.0, -1.5, 1.5])
 QUICK = {
     "preset": "mcbo",
-    "changes": {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2", "mcbo.inverse_consistency_iterations": "3"},
+    "changes": {
+        "choice.compete": "false",
+        "mcbo.strides": "1,2",
+        "mcbo.weights": "1/2,1/2",
+        "mcbo.inverse_consistency_iterations": "3",
+    },
     "device": "cpu",
 }
 

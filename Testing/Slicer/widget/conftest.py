@@ -17,7 +17,12 @@ import standin
 from mrml_scene import new_scene, node_ids, scene_holds, small_case, snapshot
 
 SHIFT_MM = np.array([3.0, -1.5, 1.5])
-QUICK = {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2", "mcbo.inverse_consistency_iterations": "3"}
+QUICK = {
+    "choice.compete": "false",
+    "mcbo.strides": "1,2",
+    "mcbo.weights": "1/2,1/2",
+    "mcbo.inverse_consistency_iterations": "3",
+}
 
 
 class Opened:

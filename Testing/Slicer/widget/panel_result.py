@@ -15,7 +15,7 @@ from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 from MMRegSlicerLib.result import Result, add_result
-from mrml_scene import add_linear, add_points, node_ids, points_in_world, snapshot, translation
+from mrml_scene import add_linear, add_points, add_volume, node_ids, points_in_world, snapshot, translation
 
 VERDICT = {"level": "review", "reasons": ["The deformation reaches 12 mm.", "The MR covers 60 % of the ultrasound."]}
 
@@ -200,6 +200,34 @@ def test_discard_asks_then_removes_exactly_what_was_made(opened, shown, case):
     assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == shown.before
     assert not opened.ui.resultSection.isVisible()
     assert opened.ui.statusLabel.text() == "Discarded. Everything is where it was before."
+
+
+def test_results_of_several_ultrasound_volumes_are_stepped_through(opened, shown, case, tmp_path):
+    ui, first = opened.ui, shown.result
+    assert ui.resultSelector.isHidden()
+    first.show(after=False)
+    later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
+    opened.request(fixed=later)
+    opened.panel._done(add_result(tmp_path / "result", opened.panel.form.request))
+    second = Result(opened.panel._parameters.result_transform)
+    names = [ui.resultSelector.itemText(index) for index in range(ui.resultSelector.count())]
+    assert names == ["T1 to Ultrasound", "T1 to US after resection"]
+    assert ui.resultSelector.currentText() == names[1]
+    assert shown.composite.GetBackgroundVolumeID() == later.GetID()
+
+    ui.resultSelector.setCurrentIndex(0)
+    assert case.mr.GetTransformNodeID() == first.transform.GetID()
+    assert shown.composite.GetBackgroundVolumeID() == case.ultrasound.GetID()
+    ui.afterBox.click()
+    assert case.mr.GetTransformNodeID() is None
+
+    ui.discardButton.click()
+    assert opened.panel._parameters.result_transform is second.transform
+    assert ui.resultSelector.isHidden()
+    assert shown.composite.GetBackgroundVolumeID() == later.GetID()
+    ui.discardButton.click()
+    assert ui.resultSection.isHidden()
+    assert snapshot(case.mr) == shown.before[1]
 
 
 def test_discard_can_be_refused(opened, shown, monkeypatch):
