@@ -47,6 +47,7 @@ def test_demo_writes_result_case_and_truth(tmp_path, monkeypatch):
     written = {path.name for path in (tmp_path / "demo").iterdir()}
     assert {"transform.h5", "result.json", "report.html", "truth.json", "input_ultrasound.nii.gz"} <= written
     assert json.loads((tmp_path / "demo" / "truth.json").read_text(encoding="utf-8")) == truth
+    assert truth["field"]["after"]["mean"] < 0.5 * truth["field"]["before"]["mean"]
     assert truth["landmarks"]["count"] == len(read_landmarks(tmp_path / "demo" / "landmarks_mr.mrk.json"))
     # The files must say the same as the numbers: redo the landmark error from them.
     transform = read_transform(tmp_path / "demo" / "transform.h5")

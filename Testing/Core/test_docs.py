@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from MMRegCore.cli.arguments import build_parser
-from MMRegCore.config import load_preset, preset_names
+from MMRegCore.config import DEFAULT_PRESET, load_preset, preset_names
 from MMRegCore.geometry import Grid
 from MMRegCore.io import write_volume
 from MMRegCore.volume import Volume
@@ -80,6 +80,6 @@ def test_python_runs(page, number, tmp_path, monkeypatch):
     exec(compile(blocks(source, "python")[number], f"{page}[{number}]", "exec"), {})
 
 
-def test_search_width_in_the_readme_is_the_default_one():
-    mcbo = load_preset("mcbo").mcbo
-    assert f"{mcbo.half_width * max(mcbo.strides)} voxels" in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_reach_in_the_readme_is_the_default_one():
+    reach_mm = load_preset(DEFAULT_PRESET).lc2.reach_mm
+    assert f"translations of up to {reach_mm:g} mm" in (ROOT / "README.md").read_text(encoding="utf-8")
