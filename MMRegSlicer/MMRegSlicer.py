@@ -57,6 +57,10 @@ class MMRegSlicerWidget(ScriptedLoadableModuleWidget):
         """Show the scene as it is now; called when a person comes to the module."""
         self.panel.enter()
 
+    def exit(self) -> None:
+        """Leave the panel; called when a person goes to another module."""
+        self.panel.exit()
+
     def cleanup(self) -> None:
         """Stop what runs; called when the module is reloaded and when the application quits."""
         self.panel.cleanup()

@@ -69,6 +69,10 @@ class ResultView:
         self._ui.acceptButton.setEnabled(not result.accepted)
         self._refresh_apply()
 
+    def take_key(self, active: bool) -> None:
+        """Listen to the key *B*, or leave it to others."""
+        self._shortcut.setEnabled(active)
+
     def cleanup(self) -> None:
         """Give the key back, and leave nothing in the views."""
         self._qa.stop()

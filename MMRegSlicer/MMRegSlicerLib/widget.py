@@ -51,18 +51,17 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._scene_closes)
         for event in (scene.EndCloseEvent, scene.EndImportEvent):
-            self.addObserver(scene, event, lambda _caller, _event: self.enter())
+            self.addObserver(scene, event, lambda _caller, _event: self._show_scene())
         self.addObserver(scene, scene.NodeRemovedEvent, lambda _caller, _event: self._node_removed())
 
     def enter(self) -> None:
-        """Show what the scene holds; called when the module is opened and when another scene comes."""
-        node = parameter_node(slicer.mrmlScene)
-        if self._parameters is None or self._parameters.node is not node:
-            self._forget_parameters()
-            self._parameters = Parameters(node)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: self._parameters_changed())
-        self._parameters_changed()
-        self._look_for_devices()
+        """Show what the scene holds; called when a person comes to the module."""
+        self.result_view.take_key(True)
+        self._show_scene()
+
+    def exit(self) -> None:
+        """Give the key to other modules; called when a person leaves for one. A registration goes on."""
+        self.result_view.take_key(False)
 
     def cleanup(self) -> None:
         """Leave nothing behind: called when the module is reloaded and when the application quits."""
@@ -73,6 +72,15 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._probe = None
         self.removeObservers()
         self.result_view.cleanup()
+
+    def _show_scene(self) -> None:
+        node = parameter_node(slicer.mrmlScene)
+        if self._parameters is None or self._parameters.node is not node:
+            self._forget_parameters()
+            self._parameters = Parameters(node)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: self._parameters_changed())
+        self._parameters_changed()
+        self._look_for_devices()
 
     def _form_changed(self) -> None:
         if self._parameters is not None:

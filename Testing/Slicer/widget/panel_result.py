@@ -144,6 +144,10 @@ def test_before_and_after_by_click_and_by_key(opened, shown, case):
     assert snapshot(case.mr) == shown.before[1]
     opened.holder.activateWindow()
     opened.wait(opened.holder.isActiveWindow)
+    opened.module.widget.exit()
+    QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
+    assert not ui.afterBox.isChecked()  # another module has the key
+    opened.module.widget.enter()
     QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
     assert ui.afterBox.isChecked()
     assert case.mr.GetTransformNodeID() == shown.result.transform.GetID()
