@@ -49,6 +49,13 @@ COLUMNS = (
     "and report; peak GB: the largest. MMReg finds the cone by itself; peers are given it where they take a mask."
 )
 
+CONFIDENCE = (
+    "How well MMReg's expected error and verdict tell the true error. Spearman's correlation over voxels "
+    f"({SAMPLED_VOXELS} of each case) of all cases together and within each case, and over the cases' means; AUC: "
+    "chance that a failure (mean error above 3 mm) has the larger expected error, or the sterner verdict, than a "
+    "success."
+)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -103,24 +110,23 @@ def measure(set_name: str, cases: Sequence[Case], how: Method, threads: int) -> 
 
 
 def write_table(set_name: str, cases: Sequence[Case]) -> None:
-    """Write the table of a set from all rows that belong to its present cases."""
+    """Write the tables of a set from all rows that belong to its present cases."""
     present = {case.name: digest(case.folder()) for case in cases}
-    tables: list[Row] = []
-    for path in sorted(ROWS.joinpath(set_name).glob("*.jsonl"), key=_order):
-        rows = [row for name, row in read_rows(path).items() if present.get(name) == row["digest"]]
-        if not rows:
-            continue
-        if not tables:
-            tables.append({"method": "start", **scores.summary([_unmoved(row) for row in rows])})
-        tables.append({"method": path.stem, **scores.summary(rows), **_own_scores(rows)})
-    versions = {path.stem: sorted({row["version"] for row in read_rows(path).values()}) for path in _paths(set_name)}
-    measured = "; ".join(f"{name}: {' and '.join(found)}" for name, found in versions.items())
-    record.write(
-        f"accuracy-{set_name}",
-        tables,
-        f"{MEANINGS[set_name]} {COLUMNS} Measured with {measured}.",
-        f"accuracy --set {set_name}",
-    )
+    measured = {
+        path.stem: [row for name, row in read_rows(path).items() if present.get(name) == row["digest"]]
+        for path in sorted((ROWS / set_name).glob("*.jsonl"), key=_order)
+    }
+    measured = {name: rows for name, rows in measured.items() if rows}
+    starts = {row["case"]: _unmoved(row) for rows in measured.values() for row in rows}
+    table: list[Row] = [{"method": "start", **scores.summary(list(starts.values()))}] if starts else []
+    table += [{"method": name, **scores.summary(rows)} for name, rows in measured.items()]
+    versions = "; ".join(f"{name}: {_versions(rows)}" for name, rows in measured.items())
+    notes = f"{MEANINGS[set_name]} {COLUMNS} Measured with {versions}."
+    record.write(f"accuracy-{set_name}", table, notes, f"accuracy --set {set_name}")
+    judged = {name: rows for name, rows in measured.items() if any(row.get("verdict") for row in rows)}
+    if judged:
+        told = [{"method": name, "cases": len(rows), **scores.confidence(rows)} for name, rows in judged.items()]
+        record.write(f"confidence-{set_name}", told, f"{CONFIDENCE} {MEANINGS[set_name]}", f"accuracy --set {set_name}")
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -219,10 +225,6 @@ def _own_sources() -> str:
     return total.hexdigest()[:10]
 
 
-def _own_scores(rows: Sequence[Row]) -> dict[str, Any]:
-    return scores.confidence(rows) if any(row.get("verdict") for row in rows) else {}
-
-
 def _unmoved(row: Row) -> Row:
     return {"start_mm": row["start_mm"], "mean_mm": row["start_mm"], "p95_mm": row["start_p95_mm"], "folds": 0}
 
@@ -231,8 +233,8 @@ def _rows_path(set_name: str, method_name: str) -> Path:
     return ROWS / set_name / f"{method_name.replace(' ', '-')}.jsonl"
 
 
-def _paths(set_name: str) -> list[Path]:
-    return sorted((ROWS / set_name).glob("*.jsonl"), key=_order)
+def _versions(rows: Sequence[Row]) -> str:
+    return " and ".join(sorted({row["version"] for row in rows}))
 
 
 def _order(path: Path) -> tuple[bool, str]:
