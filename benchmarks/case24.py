@@ -51,10 +51,9 @@ def main() -> None:
         measure(level, "mcbo-published", "T1", what, reference)
     for names, reference in REFERENCE_FUSED.items():
         measure(published, "mcbo-published", names, "all levels", reference)
-    for names in ("T1", "FLAIR", "T1 + FLAIR"):
-        measure(load_preset("mcbo"), "mcbo", names, "all levels", None)
-    for fusion in ("signed-max", "magnitude"):
-        measure(with_changes(load_preset("mcbo"), {"fusion": fusion}), "mcbo", "T1 + FLAIR", f"fusion {fusion}", None)
+    for preset in ("lc2", "mcbo"):
+        for names in ("T1", "FLAIR", "T1 + FLAIR"):
+            measure(load_preset(preset), preset, names, "", None)
     record.write(
         "case24",
         rows,

@@ -25,8 +25,9 @@ def main() -> None:
         commands = {
             PEER: [sys.executable, "-m", "benchmarks.peer_convex_adam", fixed, moving, f"{scratch}/field.npy"],
             "mcbo-published, --transform-only": _register(fixed, moving, "mcbo-published", scratch, "--transform-only"),
-            "mcbo (default), --transform-only": _register(fixed, moving, "mcbo", scratch, "--transform-only"),
-            "mcbo (default), with warped image and report": _register(fixed, moving, "mcbo", scratch),
+            "lc2 (default), --transform-only": _register(fixed, moving, "lc2", scratch, "--transform-only"),
+            "lc2 (default), with images and report": _register(fixed, moving, "lc2", scratch),
+            "mcbo, --transform-only": _register(fixed, moving, "mcbo", scratch, "--transform-only"),
         }
         runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(ROUNDS):
