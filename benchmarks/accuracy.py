@@ -28,6 +28,7 @@ from benchmarks.cases import SETS, Case
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem, digest, moving_paths
 from MMRegCore import SpatialTransform, read_transform, read_volume
+from MMRegCore.config import DEFAULT_PRESET
 
 ROWS = record.RESULTS / "accuracy"
 SAMPLED_VOXELS = 200
@@ -80,7 +81,7 @@ def main(words: Sequence[str] = ()) -> None:
     """Measure what is missing and write ``results/accuracy-SET``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks accuracy")
     parser.add_argument("--set", nargs="+", choices=[*SETS], default=[*SETS])
-    parser.add_argument("--method", nargs="+", default=["mcbo", *PEERS], help=f"{', '.join(PEERS)} or a preset")
+    parser.add_argument("--method", nargs="+", default=[DEFAULT_PRESET, *PEERS], help=f"{', '.join(PEERS)} or a preset")
     parser.add_argument("--case", type=int, nargs="+", help="numbers of cases, for a part of a set")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(words)
