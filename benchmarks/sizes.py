@@ -1,4 +1,4 @@
-"""Any size: time and peak memory of the default preset and of mcbo-clem on synthetic volumes, a process each."""
+"""Any size: time and peak memory on synthetic volumes, a process each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from benchmarks import record
 
 CASES = (
-    ("mcbo", (24, 24, 24)),
+    ("lc2", (24, 24, 24)),
+    ("lc2", (128, 128, 128)),
     ("mcbo", (128, 128, 128)),
+    ("lc2", (256, 256, 256)),
     ("mcbo", (256, 256, 256)),
     ("mcbo-clem", (32, 256, 256)),
-    ("mcbo", (512, 512, 512)),
+    ("lc2", (512, 512, 512)),
 )
 
 
