@@ -22,7 +22,8 @@ from MMRegCore.config import DEFAULT_PRESET, RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
 from MMRegCore.io import staged_folder, write_transform, write_volume
-from MMRegCore.methods.solve import Outcome, solve
+from MMRegCore.methods.solution import Solution
+from MMRegCore.methods.solve import solve
 from MMRegCore.monitor import Monitor
 from MMRegCore.preprocess import Prepared, around_evidence, check_image, prepare, with_field_of_view
 from MMRegCore.qa import Assessment, assess, write_report
@@ -153,10 +154,10 @@ def register(
         )
     with _timed(timings, "method_s"), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        outcome, used = _solve(prepared, chosen, where, memory_gb, monitor.part(0.05, 0.85))
+        solution, used = _solve(prepared, chosen, where, memory_gb, monitor.part(0.05, 0.85))
     monitor.report("composing the transform", 0.85)
     with _timed(timings, "transform_s"):
-        field = DisplacementField.from_voxel(outcome.displacement_voxel, prepared.grid)
+        field = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid)
         field, weight = around_evidence(field, prepared.fixed_weight[0, 0], _KEPT_MARGIN_MM)
         transform = composite_from_field(field, weight).then(initial)
     with _timed(timings, "qa_s"):
@@ -165,8 +166,8 @@ def register(
             movings,
             transform,
             initial=initial,
-            extra_maps={name: _on_fixed_grid(values, prepared, fixed) for name, values in outcome.maps.items()},
-            choice=None if outcome.choice is None else outcome.choice.to_dict(),
+            extra_maps={name: _on_fixed_grid(values, prepared, fixed) for name, values in solution.maps.items()},
+            choice=None if solution.choice is None else solution.choice.to_dict(),
             monitor=monitor.part(0.88, 1.0),
         )
     timings["total_s"] = time.perf_counter() - started
@@ -195,17 +196,17 @@ def register(
 
 def _solve(
     prepared: Prepared, settings: RegistrationSettings, device: torch.device, memory_gb: float | None, monitor: Monitor
-) -> tuple[Outcome, torch.device]:
+) -> tuple[Solution, torch.device]:
     """Run the method; where the GPU's memory does not suffice, run it on the CPU and say so."""
     try:
-        outcome = solve(prepared.to(device), settings, memory_budget_bytes(device, memory_gb), monitor)
+        solution = solve(prepared.to(device), settings, memory_budget_bytes(device, memory_gb), monitor)
     except (torch.OutOfMemoryError, DeviceError):
         if device.type == "cpu":
             raise
         _log.warning("the memory of %s did not suffice; going on with the CPU", device)
         cpu = torch.device("cpu")
         return solve(prepared, settings, memory_budget_bytes(cpu, memory_gb), monitor), cpu
-    return outcome.cpu(), device
+    return solution.cpu(), device
 
 
 def _on_fixed_grid(values: torch.Tensor, prepared: Prepared, fixed: Volume) -> torch.Tensor:

@@ -79,8 +79,8 @@ def choose(
     """Let the start, the deformation's rigid part and the deformation compete.
 
     A candidate can be chosen when its agreement is better than the start's by ``settings.significance`` standard errors
-    and by more than ``settings.least_improvement``, which chance alone would not give; the deformation only when it
-    beats the rigid part in the same way and does not fold.
+    and by at least ``settings.least_improvement``, which chance alone would not give; the deformation only when it also
+    beats the rigid part by as many standard errors and does not fold.
 
     Parameters
     ----------

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import torch
-
 from MMRegCore.config import RegistrationSettings
-from MMRegCore.methods.choice import Choice, choose
+from MMRegCore.methods.choice import choose
 from MMRegCore.methods.confidence import expected_error_mm
 from MMRegCore.methods.lc2 import agreement_levels, lc2
 from MMRegCore.methods.mcbo import mcbo
@@ -17,31 +12,7 @@ from MMRegCore.monitor import Monitor
 from MMRegCore.preprocess import Prepared
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a registration comes to on the working grid.
-
-    Attributes
-    ----------
-    displacement_voxel : Tensor, (1, 3, D, H, W)
-        Fixed to moving, components (d, h, w) in voxels of the working grid.
-    maps : mapping of str to Tensor, (1, 1, D, H, W)
-        What is known of each voxel, on the working grid; the name says the unit.
-    choice : Choice, optional
-        What competed; None where the settings want the method's result as it is.
-    """
-
-    displacement_voxel: torch.Tensor
-    maps: Mapping[str, torch.Tensor]
-    choice: Choice | None
-
-    def cpu(self) -> Outcome:
-        """The same, field and maps on the CPU."""
-        maps = {name: values.cpu() for name, values in self.maps.items()}
-        return Outcome(self.displacement_voxel.cpu(), maps, self.choice)
-
-
-def solve(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int, monitor: Monitor) -> Outcome:
+def solve(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int, monitor: Monitor) -> Solution:
     """Run the method of the settings and let its result compete with the start and with its rigid part.
 
     Parameters
@@ -55,13 +26,13 @@ def solve(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int,
     """
     found = _found(prepared, settings, memory_bytes, monitor.part(0.0, 0.93))
     if not settings.choice.compete:
-        return Outcome(found.displacement_voxel, found.maps, None)
+        return found
     monitor.report("comparing with the start", 0.93)
     finest = agreement_levels(prepared, settings.lc2)[-1]
     choice = choose(prepared, found.displacement_voxel, finest, settings.choice)
     displacement = choice.chosen.displacement_voxel
     error = expected_error_mm(prepared, displacement, finest)
-    return Outcome(displacement, {**found.maps, "expected_error_mm": error}, choice)
+    return Solution(displacement, {**found.maps, "expected_error_mm": error}, choice)
 
 
 def _found(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int, monitor: Monitor) -> Solution:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -132,7 +133,7 @@ class Agreement:
         """(1, a, b, c, 3): middle of each patch, voxels (w, h, d) of the working grid, but for the jitter."""
         return self.positions[:, ::_PATCH_STEP, ::_PATCH_STEP, ::_PATCH_STEP]
 
-    @property
+    @cached_property
     def _whole(self) -> float:
         # Patches of a step apart, each counting its mean weight, add up to the field of view in samples over the step³.
         return max(float(self.weight.sum()) / _PATCH_STEP**3, 1.0)
