@@ -1,33 +1,12 @@
-"""What a registration can be told: the settings, and the presets that come with MMReg."""
+"""What a registration can be told."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
 from MMRegCore.errors import InputError
-from MMRegCore.settings import Described, Settings, as_text, describe, setting, unknown_name, with_changes
-
-__all__ = [
-    "DEFAULT_PRESET",
-    "ChoiceSettings",
-    "Described",
-    "InstanceSettings",
-    "Lc2Settings",
-    "McboSettings",
-    "MotionSettings",
-    "RegistrationSettings",
-    "as_text",
-    "describe",
-    "load_preset",
-    "preset_description",
-    "preset_names",
-    "with_changes",
-]
-
-DEFAULT_PRESET = "lc2"
+from MMRegCore.settings import Settings, as_text, setting
 
 # Published weights add up to one; thirds written with few digits must pass too.
 _WEIGHT_TOLERANCE = 1e-2
@@ -180,35 +159,3 @@ class RegistrationSettings(Settings):
     def masked(self) -> bool:
         """Whether masks count: always, but for MCBO when it is told to work as published."""
         return self.method != "mcbo" or self.mcbo.masked
-
-
-def preset_names() -> tuple[str, ...]:
-    """Names of the presets that come with MMReg, in alphabetical order."""
-    return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
-
-
-def load_preset(name: str) -> RegistrationSettings:
-    """Read a preset.
-
-    Raises
-    ------
-    InputError
-        When there is no preset of that name; the nearest one is suggested.
-    """
-    return RegistrationSettings.from_dict(_content(name)["settings"])
-
-
-def preset_description(name: str) -> str:
-    """Say in one sentence what a preset is for; `InputError` when there is none of that name."""
-    return str(_content(name)["description"])
-
-
-def _content(name: str) -> dict[str, Any]:
-    if name not in preset_names():
-        raise unknown_name("preset", name, preset_names())
-    content: dict[str, Any] = json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
-    return content
-
-
-def _folder() -> Any:  # noqa: ANN401 - Traversable moved between modules after Python 3.10
-    return files("MMRegCore").joinpath("presets")

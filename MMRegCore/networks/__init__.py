@@ -1,0 +1,1 @@
+"""Neural networks: modules from tensors to tensors, and the reading of their weights."""

@@ -1,0 +1,1 @@
+"""Training: data, augmentation, losses, recipes, and the one loop that runs them all."""
