@@ -1,4 +1,4 @@
-"""The cases of ``accuracy``: simulated ultrasound, the real patient from random starts, real ultrasound with itself.
+"""The cases of ``accuracy``: simulated ultrasound, also from far off, the real patient, real ultrasound with itself.
 
 None of the brains here is used to set a constant of MMReg (that is done on the MNI152 brain and the label maps), nor
 is any of these seeds, which are all below 1000.  Case 24's own MR cannot be simulated from: it is cut to the grid of
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import record
+from benchmarks.alignment import aligned
 from benchmarks.problem import MARGIN_VOXEL, Problem
 from MMRegCore import Volume, read_volume
 from MMRegCore.io import read_landmark_pairs
@@ -48,6 +49,8 @@ BRAINS: dict[str, tuple[str, ...]] = {
     "subject 4": ("T1", "T1+T2", "T2", "T1+T2", "T2", "T1"),
 }
 STARTS, START_MM, START_DEG = 20, 10.0, 5.0
+# Beyond what the search reaches: these must be told as failures where they are.
+FAR_MM, FAR_DEG, FAR_MARGIN_VOXEL = (10.0, 16.0, 24.0, 36.0), 8.0, 60
 SELF_SHIFT_MM, SELF_WAVELENGTH_MM = 6.0, 60.0
 
 
@@ -61,7 +64,11 @@ class Case:
 
     def folder(self) -> Path:
         """Where its files lie; made where they are not there or the simulator has changed since."""
-        sources = [Path(__file__), *sorted((record.ROOT / "MMRegCore" / "simulate").glob("*.py"))]
+        sources = [
+            Path(__file__),
+            Path(__file__).with_name("alignment.py"),
+            *sorted((record.ROOT / "MMRegCore" / "simulate").glob("*.py")),
+        ]
         key = hashlib.sha256(json.dumps(self.recipe).encode())
         for path in sources:
             key.update(path.read_bytes())
@@ -93,6 +100,16 @@ def simulated() -> list[Case]:
     return cases
 
 
+def far() -> list[Case]:
+    """16 of the simulated cases, from starts that are off by much more than is expected."""
+    cases = []
+    for number, case in enumerate(case for index, case in enumerate(simulated()) if index % 3 < 2):
+        recipe = case.recipe | {"far_mm": FAR_MM[number % len(FAR_MM)]}
+        name = f"{case.name}, start {recipe['far_mm']:g} mm off"
+        cases.append(Case(name, recipe, partial(_simulated, **recipe)))
+    return cases
+
+
 def case24() -> list[Case]:
     """RESECT Case 24, T1 and FLAIR, from 20 random rigid starts about the middle of the cone."""
     return [Case(f"start {n:02d}", {"case24 start": n}, partial(_case24, n)) for n in range(STARTS)]
@@ -105,10 +122,12 @@ def itself() -> list[Case]:
     return [Case(name, {"self": name, "seed": n}, partial(_itself, name, n)) for n, name in enumerate(names)]
 
 
-SETS: dict[str, Callable[[], list[Case]]] = {"simulated": simulated, "case24": case24, "self": itself}
+SETS: dict[str, Callable[[], list[Case]]] = {"simulated": simulated, "far": far, "case24": case24, "self": itself}
 
 
-def _simulated(brain: str, contrast: str, mean_mm: float, cavity: bool, entry: str | None, seed: int) -> Problem:
+def _simulated(
+    brain: str, contrast: str, mean_mm: float, cavity: bool, entry: str | None, seed: int, far_mm: float = 0.0
+) -> Problem:
     anatomy, images = _brain(brain)
     shown = tuple(images[name] for name in contrast.split("+"))
     case = simulate(
@@ -119,9 +138,12 @@ def _simulated(brain: str, contrast: str, mean_mm: float, cavity: bool, entry: s
         cavity=CavitySettings() if cavity else None,
         seed=seed,
     )
-    around = case.fixed.grid.padded(MARGIN_VOXEL)
+    around = case.fixed.grid.padded(FAR_MARGIN_VOXEL if far_mm else MARGIN_VOXEL)
     moving = tuple(Volume(resample(v, around, padding_mode="zeros"), around, name=v.name) for v in shown)
-    return Problem(case.fixed, moving, case.evaluated, case.truth, None, None, np.eye(4))
+    start = np.eye(4)
+    if far_mm:
+        start = _rigid(_middle(case.fixed, case.evaluated), far_mm, FAR_DEG, np.random.default_rng(seed))
+    return Problem(case.fixed, moving, case.evaluated, case.truth, None, None, start)
 
 
 @cache
@@ -138,6 +160,8 @@ def _brain(name: str) -> tuple[Anatomy, dict[str, Volume]]:
         return anatomy_from_mr([images["t1"]], tumour=read_volume(folder / "tumour_auto.nii.gz")), images
     folder = record.data_folder("subject4_t1t2")
     images = _images({key: folder / f"subject-4-{key}.nii.gz" for key in ("T1", "T2")})
+    # As it comes, the T2 lies 1.1 mm and 1.3° off the T1 and the labels.
+    images["T2"] = aligned(images["T2"], images["T1"])
     labels = read_volume(folder / "subject-4-label.nii.gz")
     csf, grey, white = (labels.with_data((labels.data == n).float()) for n in (1, 2, 3))
     return anatomy_from_maps([images["T1"]], white, grey, csf), images
@@ -153,18 +177,25 @@ def _case24(number: int) -> Problem:
     moving = tuple(read_volume(folder / f"Case24_{name}_0.5mm.nii.gz", name=name) for name in ("T1", "FLAIR"))
     at_fixed, at_moving = read_landmark_pairs(folder / "Case24_landmarks_ras.csv")
     cone = fixed.data[0] > 0
-    middle = fixed.grid.points_ras()[cone.numpy()].mean(axis=0)
-    start = _random_rigid(middle, np.random.default_rng(number))
+    random = np.random.default_rng(number)
+    start = _rigid(_middle(fixed, cone), START_MM, START_DEG, random, evenly=True)
     points = (at_fixed.points_ras, at_moving.points_ras)
     return Problem(fixed.with_mask(cone), moving, cone, None, *points, start)
 
 
-def _random_rigid(middle: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """(4, 4): up to START_MM and START_DEG, evenly, in any direction and about any axis through ``middle``."""
+def _middle(volume: Volume, cone: torch.Tensor) -> np.ndarray:
+    return np.asarray(volume.grid.points_ras()[cone.numpy()].mean(axis=0))
+
+
+def _rigid(
+    middle: np.ndarray, shift_mm: float, degrees: float, random: np.random.Generator, *, evenly: bool = False
+) -> np.ndarray:
+    """(4, 4): a shift and a turn about ``middle``, any way; of that size, or ``evenly`` from none to that size."""
     shift, axis = (v / np.linalg.norm(v) for v in random.standard_normal((2, 3)))
+    turn_share, shift_share = random.uniform(size=2) if evenly else (1.0, 1.0)
     matrix = np.eye(4)
-    matrix[:3, :3] = rotation_about(axis * np.radians(START_DEG * random.uniform()))
-    matrix[:3, 3] = middle - matrix[:3, :3] @ middle + shift * START_MM * random.uniform()
+    matrix[:3, :3] = rotation_about(axis * np.radians(degrees * turn_share))
+    matrix[:3, 3] = middle - matrix[:3, :3] @ middle + shift * shift_mm * shift_share
     return matrix
 
 
