@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from MMRegCore import __version__
-from MMRegCore.cli import verbs
+from MMRegCore.cli import training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 
 _ABOUT = """Bring preoperative MR into place on intraoperative ultrasound. Research software, not a medical device.
@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mmreg", description=_ABOUT, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mmreg {__version__}")
     verb = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    for add in (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo, _add_simulate):
+    adders = (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo, _add_simulate)
+    for add in (*adders, _add_train):
         added = add(verb)
         added.add_argument("--verbose", action="store_true", help="show the log, and where an error came from")
     return parser
@@ -187,4 +188,22 @@ def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the case (default: 0)")
     _add_output(parser)
+    return parser
+
+
+def _add_train(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Train a network on your own images; several GPUs through torchrun."
+    parser = verbs_of.add_parser("train", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=training.train)
+    parser.add_argument("name", metavar="NAME", help="what to train; --show tells its settings")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in JSON (default: those of --show)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change settings")
+    parser.add_argument("--show", action="store_true", help="list the settings and what they mean, and train nothing")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="subjects by folder, or with a dataset.json as Learn2Reg has it"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for checkpoint, curves and weights")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on stdout")
     return parser

@@ -1,0 +1,79 @@
+"""What a training leaves on disk: a checkpoint to go on from, and weights with a card that says how they came about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from MMRegCore.errors import InputError
+from MMRegCore.io import atomic_path
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of a training: tensors, numbers, texts, lists and dictionaries; whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote; nothing in the file is executed.
+
+    Raises
+    ------
+    InputError
+        When there is no checkpoint, or it is damaged or another kind of file.
+    """
+    if not path.is_file():
+        raise InputError(f"expected a checkpoint to go on from; got {path}, which does not exist")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"expected a checkpoint of a training; got {path}, which cannot be read as one") from error
+    return state
+
+
+def write_weights(network: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
+    """Write weights as ``path`` (.safetensors) and beside it the card (.json), which names their SHA-256.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its ``state_dict`` is written, on the CPU, in float32 where it is of floating point.
+    path : Path
+    card : mapping
+        What else the card says; 'architecture' and 'settings' are what the network is made again from.
+    """
+    tensors = {name: _plain(tensor) for name, tensor in network.state_dict().items()}
+    content = save(tensors)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    written = {**card, "parameters": _count(network), "sha256": hashlib.sha256(content).hexdigest()}
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def machine_in_words(device: torch.device) -> str:
+    """What a training ran on, without the name of the machine."""
+    if device.type == "cuda":
+        return f"one {torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s), PyTorch {torch.__version__}"
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,236 @@
+"""The training loop: what is interrupted and taken up again is what would have been; files are whole or not there."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from MMRegCore.config.training import TrainingSettings
+from MMRegCore.errors import Cancelled, InputError
+from MMRegCore.monitor import Monitor
+from MMRegCore.training.checkpoint import read_checkpoint, write_checkpoint
+from MMRegCore.training.curves import Curves, read_curves
+from MMRegCore.training.distributed import Place
+from MMRegCore.training.loop import train
+
+CPU = torch.device("cpu")
+
+
+class Line:
+    """Fits y = 2x + noise; noise from the step's stream and from torch's global one, and a λ learned along."""
+
+    architecture, network_settings, score = "line", {"width": 3}, "closeness"
+
+    def __init__(self, place=None, rate=0.05):
+        torch.manual_seed(7)
+        self.place = place or Place(CPU)
+        self.network = nn.Sequential(nn.Linear(1, 3), nn.Dropout(0.2), nn.Linear(3, 1))
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=rate)
+        self.weight = 1.0
+
+    def step(self, batch, generator):
+        x, y = batch
+        noise = 0.01 * torch.randn(y.shape, generator=generator) + 0.01 * torch.randn(y.shape)
+        loss = self.weight * (self.network(x) - y - noise).square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.place.average_gradients(self.network.parameters())
+        self.optimiser.step()
+        self.weight *= 0.99
+        return {"loss": float(loss.detach()), "weight": self.weight}
+
+    def validate(self):
+        self.network.eval()
+        with torch.no_grad():
+            x = torch.linspace(-1, 1, 9)[:, None]
+            error = (self.network(x) - 2 * x).square().mean()
+        self.network.train()
+        return {"closeness": -float(error)}
+
+    def state_dict(self):
+        return {"net": self.network.state_dict(), "adam": self.optimiser.state_dict(), "weight": self.weight}
+
+    def load_state_dict(self, state):
+        self.network.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["adam"])
+        self.weight = state["weight"]
+
+
+def batches(generator):
+    x = torch.rand(8, 1, generator=generator) * 2 - 1
+    return x, 2 * x
+
+
+def cancel_at(step):
+    monitor = Monitor()
+    monitor._listener = lambda stage, fraction: monitor.cancel() if stage.startswith(f"step {step - 1} ") else None
+    return monitor
+
+
+def files(folder):
+    cards = {p.name: json.loads(p.read_text()) for p in folder.glob("*.json")}
+    for card in cards.values():
+        card.pop("seconds")
+    others = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".safetensors", ".csv")}
+    return {**cards, **others}
+
+
+@pytest.mark.parametrize("at", [1, 7, 10, 13])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one_bit_by_bit(tmp_path, at):
+    settings = TrainingSettings(steps=20, validate_every=5, seed=3)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    scores = train(Line(), batches, settings, whole)
+    with pytest.raises(Cancelled):
+        train(Line(), batches, settings, parts, monitor=cancel_at(at))
+    torch.manual_seed(99)  # what the process drew before does not matter
+    assert train(Line(), batches, settings, parts, resume=True) == scores
+    assert files(parts) == files(whole)
+    first, second = (read_checkpoint(folder / "checkpoint.pt", CPU) for folder in (whole, parts))
+    for name, tensor in first["recipe"]["net"].items():
+        assert torch.equal(tensor, second["recipe"]["net"][name])
+
+
+def test_another_seed_is_another_training(tmp_path):
+    results = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(results))
+        folder.mkdir()
+        train(Line(), batches, TrainingSettings(steps=3, seed=seed), folder)
+        results.append((folder / "last.safetensors").read_bytes())
+    assert results[0] == results[1] != results[2]
+
+
+def test_training_leaves_the_callers_random_stream_alone(tmp_path):
+    torch.manual_seed(5)
+    line = Line()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(line, batches, TrainingSettings(steps=2), tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_it_learns_and_the_best_weights_are_kept(tmp_path):
+    class Worse(Line):
+        def validate(self):
+            scores = super().validate()
+            return {"closeness": -100.0 if self.weight < 0.99**12 else scores["closeness"]}
+
+    recipe = Worse()
+    train(recipe, batches, TrainingSettings(steps=20, validate_every=5), tmp_path)
+    best, last = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("best", "last"))
+    assert best["steps"] == 10
+    assert last["steps"] == 20
+    assert best["settings"] == {"width": 3}
+    assert best["parameters"] == 10
+    assert best["scores"]["closeness"] > last["scores"]["closeness"] == -100.0
+    for name, tensor in load_file(tmp_path / "last.safetensors").items():
+        assert torch.equal(tensor, recipe.network.state_dict()[name])
+
+
+def test_the_curves_hold_means_of_losses_and_all_scores(tmp_path):
+    curves = Curves()
+    for step, loss in enumerate([1.0, 2.0, 6.0], start=1):
+        curves.add(step, {"loss": loss})
+    curves.close(3, {"dice": 0.5})
+    curves.add(4, {"loss": 4.0})
+    curves.close(4, {"dice": 0.75})
+    curves.write(tmp_path / "curves.csv")
+    read = read_curves(tmp_path / "curves.csv")
+    assert read == {("training", "loss"): [(3, 3.0), (4, 4.0)], ("validation", "dice"): [(3, 0.5), (4, 0.75)]}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
+    with pytest.raises(InputError, match="expected finite losses; got nan as 'loss' at step 1"):
+        train(Line(), lambda g: (torch.full((8, 1), float("nan")),) * 2, TrainingSettings(steps=2), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_not_overwritten_unasked_and_not_missed(tmp_path):
+    with pytest.raises(InputError, match="expected a checkpoint to go on from"):
+        train(Line(), batches, TrainingSettings(steps=1), tmp_path, resume=True)
+    train(Line(), batches, TrainingSettings(steps=1), tmp_path)
+    with pytest.raises(InputError, match="or --resume"):
+        train(Line(), batches, TrainingSettings(steps=1), tmp_path)
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, {"step": 1})
+    with pytest.raises(TypeError):
+        write_checkpoint(path, {"step": (n for n in ())})  # cannot be written
+    assert read_checkpoint(path, CPU) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"expected a checkpoint of a training; got .*checkpoint\.pt"):
+        read_checkpoint(path, CPU)
+
+
+def test_mixed_precision_computes_in_bfloat16_where_asked():
+    layer = nn.Linear(2, 2)
+    for mixed, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        with Place(CPU, mixed=mixed).autocast():
+            assert layer(torch.rand(1, 2)).dtype == dtype
+
+
+def test_two_processes_average_their_gradients(tmp_path):
+    """Under torchrun with gloo: both end with the weights that averaging by hand gives; one of them writes."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys, torch
+            from pathlib import Path
+            sys.path.insert(0, {str(__import__("pathlib").Path(__file__).parent)!r})
+            from test_training_loop import Line, batches, TrainingSettings, train
+            from MMRegCore.training.distributed import place_of_training
+            folder = Path({str(tmp_path)!r}) / "out"
+            folder.mkdir(exist_ok=True)
+            with place_of_training("cpu") as place:
+                recipe = Line(place)
+                recipe.network[1].p = 0.0
+                train(recipe, batches, TrainingSettings(steps=4, seed=1), folder, place=place)
+                torch.save(recipe.network.state_dict(), folder / f"rank{{place.rank}}.pt")
+            """
+        )
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    finished = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    ranks = [torch.load(tmp_path / "out" / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
+    expected = averaged_by_hand()
+    for name, tensor in ranks[0].items():
+        assert torch.equal(tensor, ranks[1][name])
+        torch.testing.assert_close(tensor, expected[name])
+    assert (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def averaged_by_hand():
+    recipe = Line()
+    recipe.network[1].p = 0.0
+    for step in range(4):
+        gradients = []
+        for rank in (0, 1):
+            generator = Place(CPU, rank, 2).generator(1, step)
+            x, y = batches(generator)
+            noise = 0.01 * torch.randn(y.shape, generator=generator) + 0.01 * torch.randn(y.shape)
+            loss = recipe.weight * (recipe.network(x) - y - noise).square().mean()
+            gradients.append(torch.autograd.grad(loss, list(recipe.network.parameters())))
+        for parameter, one, two in zip(recipe.network.parameters(), *gradients, strict=True):
+            parameter.grad = (one + two) / 2
+        recipe.optimiser.step()
+        recipe.weight *= 0.99
+    return recipe.network.state_dict()
