@@ -12,7 +12,7 @@ import torch
 from benchmarks import record
 from MMRegCore import DisplacementField, Monitor, SpatialTransform, Volume, load_preset, read_volume
 from MMRegCore.methods.choice import choose
-from MMRegCore.methods.confidence import share_lost
+from MMRegCore.methods.confidence import standard_error_mm
 from MMRegCore.methods.lc2 import agreement_levels, lc2
 from MMRegCore.preprocess import prepare
 from MMRegCore.simulate import (
@@ -25,56 +25,92 @@ from MMRegCore.simulate import (
     with_contrasts,
 )
 
-IMAGES = (("t1",), ("t1", "t2"), ("flair",), ("t1", "flair"))
-SHIFTS_MM = (0.3, 2, 4, 6, 9, 0.3, 3, 5, 8, 14, 1, 2.5, 4.5, 7, 11, 20)
+# Brain, contrasts, mean shift in mm; the last are beyond what the search reaches.
+CASES = (
+    ("MNI152", "t1", 0.3),
+    ("MNI152", "t1+t2", 2),
+    ("training_seg_03", "flair", 4),
+    ("MNI152", "t1+flair", 6),
+    ("MNI152", "t1", 9),
+    ("training_seg_06", "t1+t2", 0.3),
+    ("MNI152", "flair", 3),
+    ("MNI152", "t1+flair", 5),
+    ("training_seg_09", "t1", 8),
+    ("MNI152", "t1+t2", 14),
+    ("MNI152", "flair", 1),
+    ("training_seg_12", "t1+flair", 2.5),
+    ("MNI152", "t1", 4.5),
+    ("MNI152", "t1+t2", 7),
+    ("training_seg_15", "flair", 11),
+    ("MNI152", "t1+flair", 20),
+    ("training_seg_01", "t2", 1.5),
+    ("MNI152", "t2+flair", 30),
+    ("training_seg_03", "t1", 3.5),
+    ("MNI152", "t1+t2", 5.5),
+    ("training_seg_05", "flair", 25),
+    ("MNI152", "t1+flair", 6.5),
+    ("training_seg_07", "t2", 0.6),
+    ("MNI152", "t2+flair", 2.2),
+    ("training_seg_09", "t1", 16),
+    ("MNI152", "t1+t2", 4.2),
+    ("training_seg_11", "flair", 8.5),
+    ("MNI152", "t1+flair", 40),
+    ("training_seg_13", "t2", 3.2),
+    ("MNI152", "t2+flair", 5.2),
+    ("training_seg_15", "t1", 28),
+    ("MNI152", "t1+t2", 7.5),
+)
 SITES = ((0.95, 0.2, 0.1), (-0.9, 0.3, 0.4), (0.6, 0.5, 0.75), (-0.8, -0.5, 0.4))
 FIRST_SEED = 1300
 SAMPLES = 1500
-# Added to lost share and to error before their logarithms are taken.
-FLOOR, SMALLEST_MM = 0.02, 0.05
+# Added to the error before its logarithm is taken.
+SMALLEST_MM = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One case, and what the method made of it; lost share and error at the same voxels."""
+    """One case, and what the method made of it; standard error and error at the same voxels."""
 
     row: dict[str, Any]
-    lost: np.ndarray
+    spread_mm: np.ndarray
     error_mm: np.ndarray
 
 
 def main() -> None:
     """Measure and write ``results/calibration``."""
     examples = []
-    for number, (case, brain) in enumerate(_cases()):
-        examples.append(_measured(case, f"{brain}, {' + '.join(IMAGES[number % 4])}"))
+    for name, case in _cases():
+        examples.append(_measured(case, name))
         print(examples[-1].row, flush=True)
-    lost = np.log(np.concatenate([example.lost for example in examples]).clip(0) + FLOOR)
-    error = np.log(np.concatenate([example.error_mm for example in examples]) + SMALLEST_MM)
-    slope, offset = np.polyfit(lost, error, 1)
-    spread = float(np.std(error - slope * lost - offset))
+    spread = np.log(np.stack([example.spread_mm for example in examples]))
+    error = np.log(np.stack([example.error_mm for example in examples]) + SMALLEST_MM)
+    slope, offset = np.polyfit(spread.ravel(), error.ravel(), 1)
+    fitted = slope * spread + offset
+    rows = [
+        example.row | {"expected mm": round(float(expected), 2)}
+        for example, expected in zip(examples, np.exp(fitted).mean(axis=1), strict=True)
+    ]
     record.write(
         "calibration",
-        [example.row for example in examples],
-        f"Expected error: log(error + {SMALLEST_MM}) = {offset:.2f} {slope:+.2f} · log(share lost + {FLOOR}), standard "
-        f"deviation {spread:.2f}, over {SAMPLES} voxels of each case. Improvement: of the agreement, by the "
-        "deformation; where the shift is 0.3 mm it is what chance gives.",
+        rows,
+        f"Expected error: log(error + {SMALLEST_MM}) = {offset:.2f} {slope:+.2f} · log(standard error), standard "
+        f"deviation {float(np.std(error - fitted)):.2f}, over {SAMPLES} voxels of each case. Improvement: of the "
+        "agreement, by the deformation; where the shift is 0.3 mm it is what chance gives.",
     )
 
 
-def _cases() -> Iterator[tuple[SimulatedCase, str]]:
+def _cases() -> Iterator[tuple[str, SimulatedCase]]:
     folder = record.data_folder("synthseg_labels")
-    for number, shift_mm in enumerate(SHIFTS_MM):
-        wanted = IMAGES[number % 4]
-        if number % 3 == 2:
-            name = f"training_seg_{number + 1:02d}"
-            bare = anatomy_from_labels([], read_volume(folder / f"{name}.nii.gz", name="labels"))
-            anatomy, skipped = with_contrasts(bare, wanted, seed=number), 0
-        else:
-            name, template = "MNI152", load_template()
-            extra = [contrast for contrast in wanted if contrast != "t1"]
-            anatomy = with_contrasts(template, extra, seed=number) if extra else template
+    for number, (brain, contrasts, shift_mm) in enumerate(CASES):
+        wanted = contrasts.split("+")
+        if brain == "MNI152":
+            # The template comes with a T1, which is left out again where it is not wanted.
             skipped = 0 if "t1" in wanted else 1
+            extra = [contrast for contrast in wanted if contrast != "t1"]
+            anatomy = with_contrasts(load_template(), extra, seed=number) if extra else load_template()
+        else:
+            bare = anatomy_from_labels([], read_volume(folder / f"{brain}.nii.gz", name="labels"))
+            anatomy, skipped = with_contrasts(bare, wanted, seed=number), 0
         case = simulate(
             anatomy,
             entry_direction_ras=SITES[(number * 7) % 4],
@@ -83,7 +119,7 @@ def _cases() -> Iterator[tuple[SimulatedCase, str]]:
             spacing_mm=0.7,
             seed=FIRST_SEED + number,
         )
-        yield SimulatedCase(**{**vars(case), "moving": case.moving[skipped:]}), name
+        yield f"{brain}, {contrasts}", SimulatedCase(**{**vars(case), "moving": case.moving[skipped:]})
 
 
 def _measured(case: SimulatedCase, name: str) -> Example:
@@ -100,7 +136,7 @@ def _measured(case: SimulatedCase, name: str) -> Example:
     found = lc2(pair, settings.lc2, Monitor()).displacement_voxel
     finest = agreement_levels(pair, settings.lc2)[-1]
     deformable = choose(pair, found, finest, settings.choice).candidates[2]
-    lost = share_lost(finest, found, float(pair.grid.spacing_mm.mean()))[0, 0]
+    spread = standard_error_mm(finest, found, float(pair.grid.spacing_mm.mean())).flatten().numpy()
     difference = DisplacementField.from_voxel(found, pair.grid).displacement_mm
     difference = difference - case.truth.on_grid(pair.grid).displacement_mm
     error_mm = Volume(difference.norm(dim=-1)[None], pair.grid)
@@ -118,6 +154,5 @@ def _measured(case: SimulatedCase, name: str) -> Example:
         "error mm": round(float(error_mm.data[0][inside].mean()), 2),
         "improvement": round(deformable.improvement, 4),
         "standard errors": round(deformable.significance, 1),
-        "share lost": round(float(lost.flatten()[chosen].mean()), 3),
     }
-    return Example(row, lost.flatten().numpy()[chosen], at_patches[chosen])
+    return Example(row, spread[chosen], at_patches[chosen])

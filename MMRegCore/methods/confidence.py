@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+import math
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,17 @@ from MMRegCore.optimisation.agreement import Agreement
 from MMRegCore.preprocess import Prepared
 from MMRegCore.warp import sample, voxel_coordinates
 
-# The result is moved by this much along each axis; agreement that does not fall cannot have decided the place.
+# The result is moved by this much along each axis, to both sides.
 PROBE_MM = 4.0
 # A voxel's error is decided by what lies around it, about as far as the deformation is alike.
 _AROUND_MM = 12.0
-# log(expected error in mm) = _OFFSET + _SLOPE · log(share of the agreement that is lost + _FLOOR): least squares over
-# 16 simulated cases of brains that no benchmark uses (MNI152, label maps), see docs/methods.md.
-_OFFSET, _SLOPE, _FLOOR = -2.07, -1.14, 0.02
+# Patches nearer than this do not count as independent of each other.
+_ALIKE_MM = 2.0
+# Of the field of view's mean gain in the neighbourhood, what must at least be lost: flatter is as good as flat.
+_FLATTEST = 0.01
+# log(expected error in mm) = _OFFSET + _SLOPE · log(standard error in mm): least squares over 32 simulated cases of
+# brains that no benchmark uses (MNI152, label maps), see docs/methods.md.
+_OFFSET, _SLOPE = -1.74, 1.34
 _SMALLEST_MM, _LARGEST_MM = 0.2, 20.0
 
 
@@ -38,8 +42,8 @@ def expected_error_mm(prepared: Prepared, displacement_voxel: torch.Tensor, agre
     Tensor, (1, 1, D, H, W)
         mm, on the working grid; calibrated in the field of view only.
     """
-    lost = share_lost(agreement, displacement_voxel, float(prepared.grid.spacing_mm.mean()))
-    error = torch.exp(_OFFSET + _SLOPE * torch.log(lost.clamp(min=0) + _FLOOR)).clamp(_SMALLEST_MM, _LARGEST_MM)
+    spread = standard_error_mm(agreement, displacement_voxel, float(prepared.grid.spacing_mm.mean()))
+    error = (math.exp(_OFFSET) * spread**_SLOPE).clamp(_SMALLEST_MM, _LARGEST_MM)
     centres = agreement.patch_centres()
     first, last = centres[0, 0, 0, 0], centres[0, -1, -1, -1]
     counts = torch.tensor(centres.shape[1:4], device=first.device).flip(0)
@@ -47,21 +51,28 @@ def expected_error_mm(prepared: Prepared, displacement_voxel: torch.Tensor, agre
     return sample(error, (lattice - first) / ((last - first) / (counts - 1).clamp(min=1)).clamp(min=1e-6))
 
 
-def share_lost(agreement: Agreement, displacement_voxel: torch.Tensor, voxel_mm: float) -> torch.Tensor:
-    """(1, 1, a, b, c): share of the gain around each patch that is lost when the result is moved by `PROBE_MM`.
+def standard_error_mm(agreement: Agreement, displacement_voxel: torch.Tensor, voxel_mm: float) -> torch.Tensor:
+    """(1, 1, a, b, c): standard error of the place that the patches around each patch agree on, but for a factor.
 
-    In the direction in which least is lost: there the images decide the place worst.
+    The neighbourhood's agreement is a sum over its patches.  Were each patch to vote for itself, they would pull to
+    different sides: the pulls' variance over the curvature squared is the variance of the place where they balance,
+    whether or not LC² is the right model (the sandwich estimator of Huber 1967), summed here over the three axes.
     """
     positions = agreement.displaced(displacement_voxel)
     gain, share = agreement.gain(positions)
-    sigma = _AROUND_MM / agreement.patch_distance_mm
-    least = torch.full_like(gain, torch.inf)
-    for axis, sign in product(range(3), (-1, 1)):
+    around, alike = (size / agreement.patch_distance_mm for size in (_AROUND_MM, _ALIKE_MM))
+    evidence = _blurred(share, around)
+    variance = torch.zeros_like(gain)
+    for axis in range(3):
         probe = torch.zeros(3, device=positions.device)
-        probe[axis] = sign * PROBE_MM / voxel_mm
-        lost = gain - agreement.gain(positions + probe)[0]
-        least = torch.minimum(least, _blurred(lost * share, sigma))
-    return least / _blurred(gain * share, sigma).clamp(min=1e-12)
+        probe[axis] = PROBE_MM / voxel_mm
+        below, above = ((gain - agreement.gain(positions + sign * probe)[0]) * share for sign in (-1, 1))
+        pull = _blurred((below - above) / (2 * PROBE_MM), alike)
+        curvature = torch.maximum(_blurred(below + above, around), _FLATTEST * evidence) / PROBE_MM**2
+        # The square of a Gaussian is one of 1/√2 its width.
+        variance = variance + _blurred(pull.square(), around / math.sqrt(2)) / curvature.square()
+    # No patch far and wide: nothing is known.
+    return torch.where(evidence > 0, variance.sqrt(), torch.inf)
 
 
 def _blurred(values: torch.Tensor, sigma: float) -> torch.Tensor:

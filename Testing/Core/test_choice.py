@@ -1,5 +1,7 @@
 """Do no harm: what is chosen from start, rigid motion and deformation; the expected error; the verdict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,13 @@ class TestExpectedError:
         half = Prepared(grid, fixed, prepared.fixed_weight, prepared.moving, prepared.moving_weight)
         error = expected_error_mm(half, torch.zeros(1, 3, 44, 44, 44), Agreement.of(half, 4.0, 2))
         assert float(error[..., 8:36, 8:36, 28:36].mean()) > 1.3 * float(error[..., 8:36, 8:36, 8:16].mean())
+
+    def test_far_from_every_patch_nothing_is_known(self) -> None:
+        pair, _ = made_up_pair()
+        agreement = agreement_of(pair)
+        nowhere = replace(agreement, weight=torch.zeros_like(agreement.weight))
+        error = expected_error_mm(pair, torch.zeros(1, 3, 44, 44, 44), nowhere)
+        assert error.flatten().tolist() == pytest.approx([20.0] * error.numel())
 
 
 class TestVerdict:
