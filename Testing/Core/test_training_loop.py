@@ -194,7 +194,7 @@ def test_two_processes_average_their_gradients(tmp_path):
             f"""
             import sys, torch
             from pathlib import Path
-            sys.path.insert(0, {str(__import__("pathlib").Path(__file__).parent)!r})
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
             from test_training_loop import Line, batches, TrainingSettings, train
             from MMRegCore.training.distributed import place_of_training
             folder = Path({str(tmp_path)!r}) / "out"

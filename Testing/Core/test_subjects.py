@@ -1,0 +1,70 @@
+"""The inter-subject data set of the benchmarks: split, alignment, contrasts, and the folder that training reads."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import subjects as made
+from MMRegCore.training.data import read_training_data
+from MMRegCore.volume import Volume
+
+
+def test_no_subject_is_in_two_splits():
+    numbers = [number for split in made.SPLITS.values() for number in split]
+    assert len(numbers) == len(set(numbers)) == 16
+    assert made.TEMPLATE in made.SPLITS["train"]
+
+
+def test_every_scored_structure_is_part_of_the_brain():
+    numbers = [number for group in made.STRUCTURES.values() for number in group]
+    assert len(numbers) == len(set(numbers))
+    assert set(numbers) <= set(made.BRAIN)
+
+
+def test_contrasts_are_inverse_of_each_other_and_stay_in_the_brain():
+    labels = torch.zeros(24, 24, 24, dtype=torch.int64)
+    labels[4:20, 4:20, 4:12] = 2
+    labels[4:20, 4:20, 12:20] = 4
+    t1, t2 = (made.rendered(labels, contrast, seed=3)[0] for contrast in ("t1", "t2"))
+    white, fluid = (6, 8, 8), (6, 8, 16)
+    assert t1[white] > 2 * t1[fluid]
+    assert t2[fluid] > 2 * t2[white] > 0
+    assert not t1[labels == 0].any()
+    assert torch.equal(made.rendered(labels, "t1", seed=3)[0], t1)
+    assert not torch.equal(made.rendered(labels, "t1", seed=4)[0], t1)
+
+
+def test_dice_of_a_structure_is_the_mean_of_left_and_right():
+    one, two = torch.zeros(4, 4, 4), torch.zeros(4, 4, 4)
+    one[0], two[0] = 10, 10  # left thalamus: the same
+    one[2], two[2, :2] = 49, 49  # right: half of it
+    assert made.dice_of(one, two)["thalamus"] == pytest.approx((1 + 2 * 8 / 24) / 2)
+
+
+def test_training_reads_the_folder_that_is_written(tmp_path, monkeypatch):
+    grid = made.Grid((8, 9, 10), np.eye(4))
+    labels = Volume(torch.randint(0, 3, (1, 8, 9, 10)).float(), grid)
+
+    def subject(number):
+        return made.Subject(
+            f"subject {number}", labels, labels.with_data(labels.data * 2), labels.with_data(number + labels.data)
+        )
+
+    monkeypatch.setattr(made, "_subject", subject)
+    data = read_training_data(made.write_training_data(tmp_path))
+    assert len(data.training) == len(made.SPLITS["train"])
+    assert data.validation.names == ("Brain_0011", "Brain_0012")
+    first = data.validation[0]
+    assert set(first.images) == {"t1", "t2"}
+    assert torch.equal(first.labels, labels.data[0].short())
+
+
+def test_the_real_subjects_overlap_after_the_affine(shared_data):
+    first, second = made.subjects("validation")
+    assert first.labels.grid.shape == made.SHAPE
+    assert first.labels.grid.matches(second.t2.grid)
+    scores = made.dice_of(first.labels.data[0], second.labels.data[0])
+    assert 0.4 < np.mean(list(scores.values())) < 0.8
+    inside = first.labels.data > 0
+    assert float((first.t1.data[inside] > 0.05).float().mean()) > 0.98
+    assert float(first.t1.data[~inside].max()) < 1.5

@@ -1,0 +1,247 @@
+"""Subjects for inter-subject registration: 16 label maps, affinely aligned, with T1-like and T2-like contrasts.
+
+The split is fixed here and nowhere else: what is trained or chosen on the test subjects could not be judged by them.
+The affine alignment is SimpleITK's, not MMReg's, and looks at tissues only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+import torch.nn.functional as F
+
+from benchmarks import record
+from MMRegCore import Grid, Volume, read_volume, write_volume
+from MMRegCore.io.volumes import itk_image, volume_from_itk
+from MMRegCore.similarity import dice
+from MMRegCore.simulate.mr import FREESURFER_LABELS
+from MMRegCore.simulate.noise import gaussian_blur, random_stream, smooth_noise, white_noise
+
+CACHE = record.ROOT / "build" / "subjects"
+SPLITS: dict[str, tuple[int, ...]] = {
+    "train": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
+    "validation": (11, 12),
+    "test": (13, 14, 15, 16),
+}
+# The first of the training subjects gives the space that all are brought into.
+TEMPLATE = 1
+SPACING_MM = 2.0
+SHAPE = (80, 96, 80)
+
+BRAIN = tuple(sorted({number for numbers in FREESURFER_LABELS.values() for number in numbers}))
+# Structures that Dice is taken of: left and right, and the brain stem.
+STRUCTURES: dict[str, tuple[int, ...]] = {
+    "cerebral white matter": (2, 41),
+    "cerebral cortex": (3, 42),
+    "lateral ventricle": (4, 43),
+    "cerebellum white matter": (7, 46),
+    "cerebellum cortex": (8, 47),
+    "thalamus": (10, 49),
+    "caudate": (11, 50),
+    "putamen": (12, 51),
+    "pallidum": (13, 52),
+    "hippocampus": (17, 53),
+    "amygdala": (18, 54),
+    "ventral diencephalon": (28, 60),
+    "brain stem": (16,),
+}
+# Intensity by structure in each contrast; what is not named is fluid within the brain.
+_LEVELS: dict[str, dict[str, float]] = {
+    "t1": {
+        "cerebral white matter": 1.0,
+        "cerebral cortex": 0.68,
+        "cerebellum white matter": 0.96,
+        "cerebellum cortex": 0.66,
+        "thalamus": 0.82,
+        "caudate": 0.72,
+        "putamen": 0.76,
+        "pallidum": 0.9,
+        "hippocampus": 0.68,
+        "amygdala": 0.66,
+        "ventral diencephalon": 0.88,
+        "brain stem": 0.9,
+        "fluid": 0.22,
+    },
+    "t2": {
+        "cerebral white matter": 0.4,
+        "cerebral cortex": 0.6,
+        "cerebellum white matter": 0.42,
+        "cerebellum cortex": 0.62,
+        "thalamus": 0.5,
+        "caudate": 0.56,
+        "putamen": 0.5,
+        "pallidum": 0.36,
+        "hippocampus": 0.62,
+        "amygdala": 0.6,
+        "ventral diencephalon": 0.44,
+        "brain stem": 0.46,
+        "fluid": 1.0,
+    },
+}
+_TISSUE = {"white": 1.0, "grey": 0.6, "csf": 0.2, "ventricles": 0.1}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One subject on the common grid of 80 × 96 × 80 voxels (D, H, W) of 2 mm, axes along RAS.
+
+    Attributes
+    ----------
+    name : str
+    labels : Volume, (1, D, H, W)
+        FreeSurfer's numbers of the brain, 0 outside.
+    t1, t2 : Volume, (1, D, H, W)
+        Rendered from the labels at 1 mm: partial volumes, texture, bias, noise; 0 outside the brain.
+    """
+
+    name: str
+    labels: Volume
+    t1: Volume
+    t2: Volume
+
+
+def subjects(split: Literal["train", "validation", "test"]) -> list[Subject]:
+    """The subjects of a split, from ``build/subjects``; made there when they are asked for the first time."""
+    return [_subject(number) for number in SPLITS[split]]
+
+
+def write_training_data(folder: Path) -> Path:
+    """Write the training and validation subjects as Learn2Reg does, for ``mmreg train --data``; gives ``folder``."""
+    listed = []
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for number in (*SPLITS["train"], *SPLITS["validation"]):
+        subject = _subject(number)
+        for contrast, image in enumerate((subject.t1, subject.t2)):
+            name = f"Brain_{number:04d}_{contrast:04d}.nii.gz"
+            write_volume(image, folder / "imagesTr" / name)
+            write_volume(subject.labels, folder / "labelsTr" / name, dtype="uint8")
+            listed.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    names = [f"./imagesTr/Brain_{number:04d}" for number in SPLITS["validation"]]
+    pairs = [{"fixed": f"{a}_0000.nii.gz", "moving": f"{b}_0001.nii.gz"} for a in names for b in names if a != b]
+    content = {"name": "Brain", "modality": {"0": "t1", "1": "t2"}, "training": listed, "registration_val": pairs}
+    (folder / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return folder
+
+
+def label_map(number: int) -> Volume:
+    """The whole-head label map of a subject as it comes, 1 mm."""
+    return read_volume(record.data_folder("synthseg_labels") / f"training_seg_{number:02d}.nii.gz")
+
+
+@lru_cache(maxsize=len(SPLITS) * 16)
+def _subject(number: int) -> Subject:
+    folder = CACHE / f"{number:02d}-{_key()}"
+    names = ("labels", "t1", "t2")
+    if not (folder / "t2.nii.gz").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, volume in zip(names, _made(number), strict=True):
+            write_volume(volume, folder / f"{name}.nii.gz")
+    return Subject(f"subject {number:02d}", *(read_volume(folder / f"{name}.nii.gz", name=name) for name in names))
+
+
+def _key() -> str:
+    """Changes with what the subjects are made of."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+
+
+def _made(number: int) -> tuple[Volume, Volume, Volume]:
+    fine = _common_grid(1.0, tuple(2 * n for n in SHAPE))
+    coarse = _common_grid(SPACING_MM, SHAPE)
+    source = _brain_only(label_map(number))
+    transform = _affine(number, source)
+    labels = _resampled(source, coarse, transform)
+    # Rendered fine and averaged: voxels at borders are mixtures, as a scanner's are.
+    detailed = _resampled(source, fine, transform).data[0].long()
+    images = []
+    for contrast in ("t1", "t2"):
+        image = F.avg_pool3d(rendered(detailed, contrast, seed=number)[None], 2)[0]
+        images.append(Volume(image, coarse, name=contrast))
+    return labels, images[0], images[1]
+
+
+def rendered(labels: torch.Tensor, contrast: Literal["t1", "t2"], *, seed: int) -> torch.Tensor:
+    """(1, D, H, W): a label map (D, H, W) of 1 mm as MR shows it; levels vary by 5 % between subjects."""
+    random = random_stream(seed, f"subject {contrast}")
+    table = torch.zeros(int(max(BRAIN)) + 1)
+    table[list(BRAIN)] = _LEVELS[contrast]["fluid"]
+    for name, numbers in STRUCTURES.items():
+        if name in _LEVELS[contrast]:
+            table[list(numbers)] = _LEVELS[contrast][name] * (1 + 0.05 * float(random.standard_normal()))
+    shape = tuple(labels.shape)
+    image = gaussian_blur(table[labels][None], (0.6,) * 3)
+    texture, bias = (smooth_noise(shape, sigma, random) for sigma in ((1.5,) * 3, [0.25 * n for n in shape]))
+    image = image * torch.exp(0.04 * texture + 0.1 * bias)
+    image = image + 0.04 * white_noise(shape, random)
+    return image.clamp(min=0) * (labels > 0)
+
+
+def _brain_only(head: Volume) -> Volume:
+    return head.with_data(head.data * torch.isin(head.data, torch.tensor(BRAIN, dtype=torch.float32)))
+
+
+def _common_grid(spacing_mm: float, shape: tuple[int, int, int]) -> Grid:
+    """Axes along RAS, about the middle of the template's brain."""
+    matrix = np.diag([spacing_mm] * 3 + [1.0])
+    matrix[:3, 3] = _middle() - (np.array(shape[::-1]) - 1) / 2 * spacing_mm
+    return Grid(shape, matrix)
+
+
+@lru_cache(maxsize=1)
+def _middle() -> np.ndarray:
+    template = _brain_only(label_map(TEMPLATE))
+    points = template.grid.points_ras()[(template.data[0] > 0).numpy()]
+    return np.asarray((points.min(axis=0) + points.max(axis=0)) / 2)
+
+
+def _affine(number: int, source: Volume) -> sitk.Transform:
+    """Template to subject, LPS mm: moments first, then the mean squared difference of tissue maps."""
+    if number == TEMPLATE:
+        return sitk.AffineTransform(3)
+    fixed = _tissue_image(_brain_only(label_map(TEMPLATE)))
+    moving = _tissue_image(source)
+    start = sitk.CenteredTransformInitializer(
+        fixed, moving, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+    )
+    registration = sitk.ImageRegistrationMethod()
+    registration.SetMetricAsMeanSquares()
+    registration.SetInterpolator(sitk.sitkLinear)
+    registration.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 200)
+    registration.SetOptimizerScalesFromPhysicalShift()
+    registration.SetShrinkFactorsPerLevel([2, 1])
+    registration.SetSmoothingSigmasPerLevel([2, 1])
+    registration.SetInitialTransform(start, inPlace=True)
+    registration.Execute(fixed, moving)
+    return start
+
+
+def _tissue_image(labels: Volume) -> sitk.Image:
+    """Tissues by brightness at 3 mm, smooth."""
+    image = torch.zeros_like(labels.data)
+    for name, level in _TISSUE.items():
+        image += level * torch.isin(labels.data, torch.tensor(FREESURFER_LABELS[name], dtype=torch.float32))
+    smooth = gaussian_blur(image, (1.5,) * 3)
+    grid = labels.grid.with_spacing([3.0] * 3)
+    reference = itk_image(Volume(torch.zeros(1, *grid.shape), grid))
+    return sitk.Resample(itk_image(labels.with_data(smooth)), reference, sitk.Transform(), sitk.sitkLinear)
+
+
+def _resampled(labels: Volume, grid: Grid, transform: sitk.Transform) -> Volume:
+    reference = itk_image(Volume(torch.zeros(1, *grid.shape), grid))
+    image = sitk.Resample(itk_image(labels), reference, transform, sitk.sitkNearestNeighbor)
+    return volume_from_itk(image, "labels")
+
+
+def dice_of(warped: torch.Tensor, fixed: torch.Tensor) -> Mapping[str, float]:
+    """Dice of each of `STRUCTURES` between label maps (D, H, W), left and right each on its own and then averaged."""
+    by_number = dice(warped, fixed, [number for numbers in STRUCTURES.values() for number in numbers])
+    return {name: float(np.mean([by_number[n] for n in numbers])) for name, numbers in STRUCTURES.items()}
