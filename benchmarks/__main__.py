@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accuracy, calibration, case24, known_truth, shift_statistics, simulator, sizes, speed
+from benchmarks import accuracy, calibration, case24, fusion, known_truth, shift_statistics, simulator, sizes, speed
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accuracy": accuracy.main,
     "case24": case24.main,
     "calibration": calibration.main,
+    "fusion": fusion.main,
     "known-truth": known_truth.main,
     "shift-statistics": shift_statistics.main,
     "simulator": simulator.main,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +78,8 @@ class Example:
 def main() -> None:
     """Measure and write ``results/calibration``."""
     examples = []
-    for name, case in _cases():
+    for number in range(len(CASES)):
+        name, case = make_case(number)
         examples.append(_measured(case, name))
         print(examples[-1].row, flush=True)
     spread = np.log(np.stack([example.spread_mm for example in examples]))
@@ -99,27 +99,27 @@ def main() -> None:
     )
 
 
-def _cases() -> Iterator[tuple[str, SimulatedCase]]:
-    folder = record.data_folder("synthseg_labels")
-    for number, (brain, contrasts, shift_mm) in enumerate(CASES):
-        wanted = contrasts.split("+")
-        if brain == "MNI152":
-            # The template comes with a T1, which is left out again where it is not wanted.
-            skipped = 0 if "t1" in wanted else 1
-            extra = [contrast for contrast in wanted if contrast != "t1"]
-            anatomy = with_contrasts(load_template(), extra, seed=number) if extra else load_template()
-        else:
-            bare = anatomy_from_labels([], read_volume(folder / f"{brain}.nii.gz", name="labels"))
-            anatomy, skipped = with_contrasts(bare, wanted, seed=number), 0
-        case = simulate(
-            anatomy,
-            entry_direction_ras=SITES[(number * 7) % 4],
-            shift=BrainShiftSettings(mean_mm=shift_mm),
-            cavity=CavitySettings() if number % 5 == 3 else None,
-            spacing_mm=0.7,
-            seed=FIRST_SEED + number,
-        )
-        yield f"{brain}, {contrasts}", SimulatedCase(**{**vars(case), "moving": case.moving[skipped:]})
+def make_case(number: int) -> tuple[str, SimulatedCase]:
+    """Name and files of one of `CASES`."""
+    brain, contrasts, shift_mm = CASES[number]
+    wanted = contrasts.split("+")
+    if brain == "MNI152":
+        # The template comes with a T1, which is left out again where it is not wanted.
+        skipped = 0 if "t1" in wanted else 1
+        extra = [contrast for contrast in wanted if contrast != "t1"]
+        anatomy = with_contrasts(load_template(), extra, seed=number) if extra else load_template()
+    else:
+        labels = read_volume(record.data_folder("synthseg_labels") / f"{brain}.nii.gz", name="labels")
+        anatomy, skipped = with_contrasts(anatomy_from_labels([], labels), wanted, seed=number), 0
+    case = simulate(
+        anatomy,
+        entry_direction_ras=SITES[(number * 7) % 4],
+        shift=BrainShiftSettings(mean_mm=shift_mm),
+        cavity=CavitySettings() if number % 5 == 3 else None,
+        spacing_mm=0.7,
+        seed=FIRST_SEED + number,
+    )
+    return f"{brain}, {contrasts}", SimulatedCase(**{**vars(case), "moving": case.moving[skipped:]})
 
 
 def _measured(case: SimulatedCase, name: str) -> Example:

@@ -148,8 +148,8 @@ class RegistrationSettings(Settings):
     margin_mm: float = setting(
         4.0, help="Moving image around the ultrasound cone that the search may use.", unit="mm", minimum=0, maximum=50
     )
-    fusion: Literal["signed-max", "mean", "magnitude"] = setting(
-        "mean", help="How the fields of several moving images become one."
+    fusion: Literal["signed-max", "mean", "magnitude", "confidence"] = setting(
+        "mean", help="How MCBO makes one field of those of several moving images."
     )
     mcbo: McboSettings = McboSettings()
     lc2: Lc2Settings = Lc2Settings()

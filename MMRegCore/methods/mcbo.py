@@ -43,7 +43,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     """
     fixed = mind_ssc(prepared.fixed, radius=settings.mind_radius, dilation=settings.mind_dilation)
     per_level: list[list[torch.Tensor]] = [[] for _ in settings.strides]
-    disagreement = torch.zeros_like(prepared.fixed)
+    errors: list[list[torch.Tensor]] = [[] for _ in settings.strides]
     pairs: list[_Pair] = []
     scratch = _Scratch(int(memory_bytes * _COST_SHARE))
     search_share = 0.7 if settings.refine == "fused-field" else 1.0
@@ -58,10 +58,11 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
         pairs.append(pair.pooled(settings.instance.grid_spacing))
         for level, (field, error) in enumerate(_levels(pair, spacing_dhw, settings, scratch, part)):
             per_level[level].append(field)
-            disagreement += error * settings.weights[level] / count
-    total = torch.zeros_like(per_level[0][0])
-    for weight_of_level, fields in zip(settings.weights, per_level, strict=True):
-        total += weight_of_level * fuse(fields, fusion)
+            errors[level].append(error)
+    total, disagreement = torch.zeros_like(per_level[0][0]), torch.zeros_like(errors[0][0])
+    for weight_of_level, fields, of_level in zip(settings.weights, per_level, errors, strict=True):
+        total += weight_of_level * fuse(fields, fusion, of_level)
+        disagreement += weight_of_level * torch.stack(of_level).mean(dim=0)
     if settings.refine == "fused-field":
         total = _refined(total, pairs, settings, monitor.part(search_share, 1.0))
     return Solution(total, {"inverse_consistency_error_mm": disagreement})
