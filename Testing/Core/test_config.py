@@ -120,7 +120,7 @@ def test_changes_may_be_values():
         ("mcbo.half_width", "2.5", "a whole number; got '2.5'"),
         ("mcbo.half_width", "99", "at most 12; got 99"),
         ("mcbo.masked", "perhaps", "true or false"),
-        ("fusion", "max", "'signed-max' or 'mean' or 'magnitude'; got 'max'"),
+        ("fusion", "max", "'signed-max' or 'mean' or 'magnitude' or 'confidence'; got 'max'"),
         ("working_spacing_mm", "-0.5", "at least"),
         ("working_spacing_mm", "fine", "a number or 'native' or 'auto'; got 'fine'"),
         ("working_spacing_mm", "inf", "a number"),
