@@ -83,27 +83,48 @@ class DisplacementField:
         weight : Tensor, (D, H, W)
             At least zero; all alike where it is zero everywhere.
         """
+        source_centre, target_centre, _, products = self._moments(weight)
+        u, singular, vt = np.linalg.svd(products)
+        rotation = np.eye(3)
+        # Fewer than two spread directions (a line or a point of evidence) leave the rotation open: keep none.
+        if singular[1] > 1e-9:
+            sign = np.sign(np.linalg.det(vt.T @ u.T))
+            rotation = vt.T @ np.diag([1.0, 1.0, sign]) @ u.T
+        return _about(rotation, source_centre, target_centre)
+
+    def nearest_affine(self, weight: torch.Tensor) -> Array:
+        """(4, 4), RAS mm: the least-squares affine transform of ``x -> x + u(x)``; rigid where that is not determined.
+
+        Parameters
+        ----------
+        weight : Tensor, (D, H, W)
+            As of `nearest_rigid`.
+        """
+        source_centre, target_centre, spread, products = self._moments(weight)
+        # Evidence that is flat, to a hundredth, in some direction says nothing of the stretch along it.
+        if np.linalg.cond(spread) > 1e4:
+            return self.nearest_rigid(weight)
+        matrix = np.linalg.solve(spread, products).T
+        return _about(matrix, source_centre, target_centre) if np.linalg.det(matrix) > 0 else self.nearest_rigid(weight)
+
+    def _moments(self, weight: torch.Tensor) -> tuple[Array, Array, Array, Array]:
+        """Weighted centres (3,) of x and of x + u, and second moments (3, 3) about them: of x, and of x with x + u."""
         share = weight.double().cpu().numpy()
         share = share / share.sum() if share.any() else np.full(share.shape, 1 / share.size)
         middle = self.grid.centre_ras
-        source_centre, target_centre, products = np.zeros(3), np.zeros(3), np.zeros((3, 3))
+        source_centre, target_centre = np.zeros(3), np.zeros(3)
+        spread, products = np.zeros((3, 3)), np.zeros((3, 3))
         for d, part in enumerate(self.grid.slices()):
             source = part.points_ras().reshape(-1, 3) - middle
             target = source + self._slice(d).reshape(-1, 3)
             weighted = source * share[d].reshape(-1, 1)
             source_centre += weighted.sum(axis=0)
             target_centre += share[d].reshape(-1) @ target
+            spread += weighted.T @ source
             products += weighted.T @ target
-        u, singular, vt = np.linalg.svd(products - np.outer(source_centre, target_centre))
-        rotation = np.eye(3)
-        # Fewer than two spread directions (a line or a point of evidence) leave the rotation open: keep none.
-        if singular[1] > 1e-9:
-            sign = np.sign(np.linalg.det(vt.T @ u.T))
-            rotation = vt.T @ np.diag([1.0, 1.0, sign]) @ u.T
-        matrix = np.eye(4)
-        matrix[:3, :3] = rotation
-        matrix[:3, 3] = target_centre + middle - rotation @ (source_centre + middle)
-        return matrix
+        spread -= np.outer(source_centre, source_centre)
+        products -= np.outer(source_centre, target_centre)
+        return source_centre + middle, target_centre + middle, spread, products
 
     def _slice(self, d: int) -> Array:
         """(H, W, 3), float64: the displacements of slice d."""
@@ -137,3 +158,11 @@ class DisplacementField:
             rows.append(row)
         (a, b, c), (d, e, f), (g, h, i) = rows
         return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def _about(matrix: Array, source_centre: Array, target_centre: Array) -> Array:
+    """(4, 4): the linear map (3, 3) that takes one centre to the other."""
+    whole = np.eye(4)
+    whole[:3, :3] = matrix
+    whole[:3, 3] = target_centre - matrix @ source_centre
+    return whole

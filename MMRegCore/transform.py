@@ -140,11 +140,14 @@ class SpatialTransform:
         return DisplacementField(torch.from_numpy(displacement_lps * np.array([-1, -1, 1], dtype=np.float32)), grid)
 
 
-def composite_from_field(field: DisplacementField, weight: torch.Tensor, margin_mm: float = 10.0) -> SpatialTransform:
+def composite_from_field(
+    field: DisplacementField, weight: torch.Tensor, margin_mm: float = 10.0, *, affine: bool = False
+) -> SpatialTransform:
     """Make the composite transform whose values on the field's grid are the field's.
 
-    The linear part is the rigid transform that fits the field best where ``weight`` is large; the residual is a cubic
-    B-spline that carries the edge on outside the grid and fades to zero over a margin wide enough not to fold.
+    The linear part is the rigid (or affine) transform that fits the field best where ``weight`` is large; the residual
+    is a cubic B-spline that carries the edge on outside the grid and fades to zero over a margin wide enough not to
+    fold.
 
     Parameters
     ----------
@@ -154,10 +157,12 @@ def composite_from_field(field: DisplacementField, weight: torch.Tensor, margin_
         Evidence at each voxel, at least zero; for instance the field-of-view mask.
     margin_mm : float
         Smallest width of the fade.
+    affine : bool
+        Whether the linear part may stretch and shear.
     """
-    rigid = field.nearest_rigid(weight)
-    residual = field.relative_to(rigid)
-    linear = SpatialTransform.from_matrix(rigid)
+    matrix = field.nearest_affine(weight) if affine else field.nearest_rigid(weight)
+    residual = field.relative_to(matrix)
+    linear = SpatialTransform.from_matrix(matrix)
     if float(residual.magnitude_mm().max()) < 1e-4:
         return linear
     return SpatialTransform(_bspline(_faded(residual, margin_mm))).then(linear)

@@ -74,6 +74,13 @@ class MotionSettings(Settings):
         4.0, help="Error of the start along each axis.", unit="mm", minimum=1e-3, maximum=100
     )
     rotation_deg: float = setting(3.0, help="Error of the start about each axis, in degrees.", minimum=1e-3, maximum=90)
+    stretch_percent: float = setting(
+        0.0,
+        help="Stretch and shear of the whole, on request: for images of different scale; 0 keeps the linear part rigid.",
+        unit="%",
+        minimum=0,
+        maximum=30,
+    )
     deformation_mm: float = setting(
         1.5, help="Smooth deformation along each axis; 0 is none.", unit="mm", minimum=0, maximum=50
     )
@@ -154,6 +161,11 @@ class RegistrationSettings(Settings):
     mcbo: McboSettings = McboSettings()
     lc2: Lc2Settings = Lc2Settings()
     choice: ChoiceSettings = ChoiceSettings()
+
+    @property
+    def affine(self) -> bool:
+        """Whether the linear part of the result may stretch and shear."""
+        return self.method == "lc2" and self.lc2.motion.stretch_percent > 0
 
     @property
     def masked(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is expected of a brain's motion before any image is looked at: a small rigid part and a smooth rest."""
+"""What is expected of a brain's motion before any image is looked at: a small linear part and a smooth rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from MMRegCore.config import MotionSettings
 from MMRegCore.preprocess import Prepared
 from MMRegCore.warp import sample
 
-RIGID = 6
+# Translation, rotation, stretch and shear.
+LINEAR = 12
 # Control points per standard deviation of the smoothing kernel: trilinear interpolation between them is then exact to
 # a hundredth of the displacement.
 _POINTS_PER_SIGMA = 2.5
@@ -23,7 +24,8 @@ class Motion:
     """Displacements as functions of standard normal parameters.
 
     The first three parameters are a translation, the next three a rotation vector about the middle of the field of
-    view, each in units of its expected size; the others are white noise that a Gaussian kernel turns into a smooth
+    view, the next six a symmetric matrix that stretches and shears about it (they do nothing where no stretch is asked
+    for), each in units of its expected size; the others are white noise that a Gaussian kernel turns into a smooth
     field.  Half the squared length of the parameters is minus the logarithm of the prior, whatever the resolution.
 
     Attributes
@@ -38,8 +40,8 @@ class Motion:
         Control points along (d, h, w).
     kernel : Tensor, (n,)
         Of the smoothing, with unit energy along each axis.
-    translation, rotation, deformation : float
-        Expected sizes: voxels per axis, radians per axis, voxels per axis.
+    translation, rotation, stretch, deformation : float
+        Expected sizes: voxels per axis, radians per axis, share, voxels per axis.
     """
 
     centre: torch.Tensor
@@ -49,6 +51,7 @@ class Motion:
     kernel: torch.Tensor
     translation: float
     rotation: float
+    stretch: float
     deformation: float
 
     @classmethod
@@ -72,37 +75,38 @@ class Motion:
             kernel / kernel.norm(),
             settings.translation_mm / voxel_mm,
             math.radians(settings.rotation_deg),
+            settings.stretch_percent / 100,
             settings.deformation_mm / voxel_mm,
         )
 
     def still(self) -> torch.Tensor:
         """(N,): the parameters of no motion at all."""
         reach = len(self.kernel) - 1
-        return self.kernel.new_zeros(RIGID + 3 * math.prod(n + reach for n in self.points))
+        return self.kernel.new_zeros(LINEAR + 3 * math.prod(n + reach for n in self.points))
 
     def from_pose(self, pose: torch.Tensor) -> torch.Tensor:
-        """(N,): the parameters of a rigid pose (6,), without deformation."""
+        """(N,): the parameters of a linear pose (12,), without deformation."""
         parameters = self.still()
-        parameters[:RIGID] = pose
+        parameters[:LINEAR] = pose
         return parameters
 
     def move(self, parameters: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Take positions (1, D, H, W, 3), voxels (w, h, d) of the working grid, to where the MR has them.
 
-        Six parameters give the rigid part alone.
+        Twelve parameters give the linear part alone.
         """
-        matrix, shift = self._rigid(parameters)
+        matrix, shift = self._linear(parameters)
         moved = (positions - self.centre) @ matrix.T + self.centre + shift
-        if len(parameters) == RIGID:
+        if len(parameters) == LINEAR:
             return moved
         places = (positions - self.low) / self.step
-        return moved + sample(self._control(parameters[RIGID:]), places).permute(0, 2, 3, 4, 1)
+        return moved + sample(self._control(parameters[LINEAR:]), places).permute(0, 2, 3, 4, 1)
 
-    def _rigid(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _linear(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, y, z = parameters[3:6] * self.rotation
-        zero = torch.zeros_like(x)
-        skew = torch.stack([torch.stack(row) for row in ((zero, -z, y), (z, zero, -x), (-y, x, zero))])
-        return torch.matrix_exp(skew), parameters[:3] * self.translation
+        xx, yy, zz, xy, xz, yz = parameters[6:LINEAR] * self.stretch
+        rows = ((xx, xy - z, xz + y), (xy + z, yy, yz - x), (xz - y, yz + x, zz))
+        return torch.matrix_exp(torch.stack([torch.stack(row) for row in rows])), parameters[:3] * self.translation
 
     def _control(self, noise: torch.Tensor) -> torch.Tensor:
         """(1, 3, d, h, w): displacement (w, h, d) of the control points in voxels."""

@@ -1,4 +1,4 @@
-"""The rigid part first: many starts at a coarse resolution, fewer and fewer at finer ones."""
+"""The rigid (on request affine) part first: many starts at a coarse resolution, fewer and fewer at finer ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation.agreement import Agreement
 from MMRegCore.optimisation.lbfgs import Objective, minimise
-from MMRegCore.optimisation.motion import RIGID, Motion
+from MMRegCore.optimisation.motion import LINEAR, Motion
 
 # Starts that are refined at the coarsest level, and that go on from there and from each further level.
 _REFINED = 10
@@ -23,11 +23,11 @@ _SAME = 0.35
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """A rigid pose.
+    """A rigid pose, or an affine one where the motion may stretch.
 
     Attributes
     ----------
-    parameters : Tensor, (6,)
+    parameters : Tensor, (12,)
         Of `Motion`.
     cost : float
         Minus the log posterior per unit of evidence; smaller is better.
@@ -61,7 +61,7 @@ def find_rigid(
     list of Pose
         The best at the finest level, best first.
     """
-    still = torch.zeros(RIGID, device=motion.centre.device)
+    still = torch.zeros(LINEAR, device=motion.centre.device)
     starts = _lattice(partial(posterior_cost, levels[0], motion, evidence), motion, reach, step)
     best: list[Pose] = []
     for number, level in enumerate(levels):
@@ -82,13 +82,13 @@ def posterior_cost(level: Agreement, motion: Motion, evidence: float, parameters
 
 
 def _lattice(cost: Objective, motion: Motion, reach: float, step: float) -> list[torch.Tensor]:
-    """The best translations of a lattice (6,), tried without refinement."""
+    """The best translations of a lattice (12,), tried without refinement."""
     count = int(reach // step)
     steps = [n * step / motion.translation for n in range(-count, count + 1)]
     tried = []
     with torch.no_grad():
         for shift in product(steps, repeat=3):
-            parameters = torch.tensor([*shift, 0.0, 0.0, 0.0], device=motion.centre.device)
+            parameters = torch.tensor([*shift, *[0.0] * (LINEAR - 3)], device=motion.centre.device)
             tried.append((float(cost(parameters)), parameters))
     tried.sort(key=lambda pair: pair[0])
     return [parameters for _, parameters in tried[:_REFINED]]

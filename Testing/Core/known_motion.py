@@ -36,13 +36,14 @@ def made_up_pair(
     *,
     related: bool = True,
     noise: float = 0.3,
+    stretch: float = 1.0,
 ) -> tuple[Prepared, torch.Tensor]:
     """A pair on a grid of 1 mm, and where each voxel truly lies in the MR: (1, D, H, W, 3), voxels (w, h, d)."""
     moving = texture(1)
     everywhere = torch.ones_like(moving)
     lattice = voxel_coordinates((SIZE,) * 3)
     middle = torch.full((3,), (SIZE - 1) / 2)
-    truth = (lattice - middle) @ rotation(degrees).T + middle + torch.tensor(shift)
+    truth = stretch * (lattice - middle) @ rotation(degrees).T + middle + torch.tensor(shift)
     regressors = lc2_regressors(moving if related else texture(2), everywhere)
     seen = sample(regressors, truth)
     speckle = noise * torch.randn(moving.shape, generator=torch.Generator().manual_seed(3))

@@ -1,5 +1,6 @@
 """Registration by LC²: agreement, motion, rigid search and the whole method on pairs with known motion."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from MMRegCore.errors import Cancelled
 from MMRegCore.methods.lc2 import agreement_levels, lc2
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation.agreement import Agreement
-from MMRegCore.optimisation.motion import RIGID, Motion
+from MMRegCore.optimisation.motion import LINEAR, Motion
 from MMRegCore.optimisation.rigid import find_rigid
 from MMRegCore.preprocess import Prepared
 from MMRegCore.similarity import standardised
@@ -97,7 +98,7 @@ class TestMotion:
         fields = []
         for seed in range(60):
             parameters = torch.randn(motion.still().shape, generator=torch.Generator().manual_seed(seed))
-            parameters[:RIGID] = 0
+            parameters[:LINEAR] = 0
             fields.append((motion.move(parameters, lattice) - lattice)[0])
         stack = torch.stack(fields)
         assert float(stack.std()) == pytest.approx(2.0, rel=0.1)
@@ -107,13 +108,21 @@ class TestMotion:
     def test_the_rigid_part_keeps_distances(self) -> None:
         motion = Motion.of(made_up_pair()[0], MotionSettings())
         points = torch.rand((1, 5, 1, 1, 3), generator=torch.Generator().manual_seed(0)) * 40
-        moved = motion.move(torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5]), points)
+        moved = motion.move(torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5, 1.0, -1.0, 2.0, 0.5, 1.0, -1.0]), points)
         torch.testing.assert_close(torch.pdist(moved[0, :, 0, 0]), torch.pdist(points[0, :, 0, 0]))
         assert float((moved - points).norm(dim=-1).min()) > 0.5
 
+    def test_a_stretch_is_what_was_asked_for(self) -> None:
+        points = torch.rand((1, 5, 1, 1, 3), generator=torch.Generator().manual_seed(0)) * 40
+        wider = torch.tensor([0.0] * 6 + [1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+        for percent, factor in ((0.0, 1.0), (10.0, math.exp(0.1))):
+            motion = Motion.of(made_up_pair()[0], MotionSettings(stretch_percent=percent))
+            expected = factor * (points - motion.centre) + motion.centre
+            torch.testing.assert_close(motion.move(wider, points), expected)
+
     def test_a_pose_leaves_the_deformation_out(self) -> None:
         motion = Motion.of(made_up_pair()[0], MotionSettings())
-        pose = torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5])
+        pose = torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5, 1.0, -1.0, 2.0, 0.5, 1.0, -1.0])
         points = torch.rand((1, 5, 1, 1, 3)) * 40
         torch.testing.assert_close(motion.move(motion.from_pose(pose), points), motion.move(pose, points))
 
@@ -137,6 +146,17 @@ def test_the_whole_method_finds_pose_and_deformation() -> None:
     after = error_voxel(solution.displacement_voxel, truth, prepared.fixed_weight)
     assert before > 2.4
     assert after < 0.4
+
+
+def test_a_stretch_is_found_on_request() -> None:
+    prepared, truth = made_up_pair((2.0, -1.0, 1.0), stretch=1.1)
+    still = MotionSettings(deformation_mm=0.0)
+    errors = []
+    for motion in (still, replace(still, stretch_percent=8.0)):
+        found = lc2(prepared, replace(SETTINGS, motion=motion), Monitor()).displacement_voxel
+        errors.append(error_voxel(found, truth, prepared.fixed_weight))
+    assert errors[0] > 0.8
+    assert errors[1] < 0.3
 
 
 def test_the_expected_motion_decides_where_the_images_say_nothing() -> None:

@@ -124,6 +124,27 @@ def test_nearest_rigid_looks_where_the_weight_is(any_grid):
     assert np.abs(field.nearest_rigid(torch.ones(any_grid.shape)) - matrix).max() > 1
 
 
+def test_composite_of_an_affine_field_is_only_a_matrix_where_that_is_asked_for(any_grid):
+    matrix = euler_ras((0.05, -0.1, 0.07), (3, -2, 5)) @ np.diag([1.1, 0.95, 1.05, 1.0])
+    points = any_grid.points_ras()
+    field = DisplacementField(torch.from_numpy(transform_points(matrix, points) - points), any_grid)
+    weight = torch.ones(any_grid.shape)
+    np.testing.assert_allclose(field.nearest_affine(weight), matrix, atol=1e-3)
+    assert composite_from_field(field, weight, affine=True).is_linear
+    assert not composite_from_field(field, weight).is_linear
+
+
+@pytest.mark.parametrize("where", ["one plane", "nowhere"])
+def test_nearest_affine_is_rigid_where_a_stretch_is_not_determined(any_grid, smooth_field, where):
+    weight = torch.zeros(any_grid.shape)
+    field = smooth_field(any_grid, 1.0)
+    if where == "one plane":
+        weight[3] = 1
+        np.testing.assert_array_equal(field.nearest_affine(weight), field.nearest_rigid(weight))
+    else:
+        np.testing.assert_allclose(field.nearest_affine(weight), field.nearest_affine(weight + 1))
+
+
 def test_nearest_rigid_never_mirrors(any_grid):
     points = any_grid.points_ras() - any_grid.centre_ras
     field = DisplacementField(torch.from_numpy(points * [-2.0, 0, 0]), any_grid)
