@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MMRegCore.config.training import RecipeSettings
+from MMRegCore.config.training import MasrNetTraining, RecipeSettings
 from MMRegCore.errors import InputError
 from MMRegCore.settings import unknown_name
 
@@ -42,7 +42,11 @@ class Training:
         return made
 
 
-TRAININGS: dict[str, Training] = {}
+TRAININGS: dict[str, Training] = {
+    "masr-net": Training(
+        MasrNetTraining, "MMRegCore.training.masrnet:make_masrnet", "descriptors that are alike in all contrasts"
+    ),
+}
 
 
 def find_training(name: str) -> Training:

@@ -7,38 +7,14 @@ anatomy (Billot et al. 2023, Hoffmann et al. 2022).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from MMRegCore.config.training import DeformationSettings, SynthesisSettings
 from MMRegCore.geometry import Array
-from MMRegCore.settings import Settings, setting
 from MMRegCore.simulate.noise import gaussian_blur, smooth_noise, white_noise
-
-
-@dataclass(frozen=True)
-class SynthesisSettings(Settings):
-    """How far synthetic contrasts may go; each image draws its own values up to these."""
-
-    levels: int = setting(12, help="Different mean intensities at most; labels that share one look alike.", minimum=2)
-    texture: float = setting(0.08, help="Standard deviation within a label.", minimum=0, maximum=1)
-    texture_voxel: float = setting(2.0, help="Length over which it is alike.", unit="voxel", minimum=0)
-    blur_voxel: float = setting(1.0, help="Blur, which makes partial volumes.", unit="voxel", minimum=0, maximum=8)
-    bias: float = setting(0.3, help="Standard deviation of the logarithm of the bias field.", minimum=0, maximum=2)
-    noise: float = setting(0.05, help="Standard deviation of the noise.", minimum=0, maximum=1)
-    empty_background: float = setting(0.7, help="How often label 0 is black.", minimum=0, maximum=1)
-
-
-@dataclass(frozen=True)
-class DeformationSettings(Settings):
-    """Random smooth deformations, drawn up to these."""
-
-    rotation_deg: float = setting(15.0, help="About each axis, in degrees.", minimum=0, maximum=180)
-    scaling: float = setting(0.15, help="Along each axis, as a share.", minimum=0, maximum=0.9)
-    amplitude_voxel: float = setting(3.0, help="Standard deviation of the rest.", unit="voxel", minimum=0)
-    length_voxel: float = setting(12.0, help="Length over which it is alike.", unit="voxel", minimum=1)
 
 
 def synthetic_contrast(

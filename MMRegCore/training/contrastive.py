@@ -1,0 +1,86 @@
+"""Contrastive learning of descriptors: the same place in two images, and no other (Mok et al. 2024, Eq. 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from MMRegCore.errors import InputError
+
+
+def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.07) -> torch.Tensor:
+    """Mean over all places of Eq. 4: the negative logarithm of the share that the right place has of the similarity.
+
+    Parameters
+    ----------
+    first, second : Tensor, (N, C)
+        Descriptors of two images at the same N places; any length, only their directions count.
+    temperature : float
+        τ.
+
+    Returns
+    -------
+    Tensor, ()
+        Differentiable in both.  log N where descriptors tell nothing apart.  Takes about 3 N² numbers of memory.
+
+    Raises
+    ------
+    InputError
+        When the two are not of one shape.
+    """
+    if first.ndim != 2 or first.shape != second.shape:
+        raise InputError(f"expected descriptors (N, C) of the same places; got {first.shape} and {second.shape}")
+    similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
+    return F.cross_entropy(similarity / temperature, torch.arange(len(first), device=first.device))
+
+
+def foreground_places(foreground: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw places in the foreground, none twice.
+
+    Parameters
+    ----------
+    foreground : Tensor, (D, H, W), bool
+        On the CPU.
+    count : int
+        N; fewer come back where the foreground is smaller.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor, (N,), int64
+        Indices into the flattened volume.
+
+    Raises
+    ------
+    InputError
+        When the foreground is empty.
+    """
+    places = foreground.flatten().nonzero()[:, 0]
+    if len(places) == 0:
+        raise InputError("expected foreground to sample descriptors from; got none")
+    return places[torch.randperm(len(places), generator=generator)[:count]]
+
+
+def at_places(descriptors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(N, C): descriptors (1, C, D, H, W) at flat indices (N,)."""
+    return descriptors[0].flatten(1)[:, places.to(descriptors.device)].T
+
+
+def retrieval(first: torch.Tensor, second: torch.Tensor, block: int = 1024) -> float:
+    """How often the most similar of all places is the right one.
+
+    Parameters
+    ----------
+    first, second : Tensor, (N, C)
+        Descriptors of two images at the same N places, compared by the cosine of their angle.
+    block : int
+        Places compared at once.
+
+    Returns
+    -------
+    float
+        Share of the N places in ``first`` whose nearest in ``second`` is itself; 1 / N by chance.
+    """
+    one, two = F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)
+    found = torch.cat([(part @ two.T).argmax(dim=1) for part in one.split(block)])
+    return float((found == torch.arange(len(one), device=found.device)).float().mean())

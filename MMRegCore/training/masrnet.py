@@ -1,0 +1,110 @@
+"""How MASR-Net is trained: two views of the same anatomy, the same descriptors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from MMRegCore.config.training import MasrNetTraining
+from MMRegCore.features.mind import mind_ssc
+from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.training.contrastive import at_places, contrastive_loss, foreground_places, retrieval
+from MMRegCore.training.data import Subjects, TrainingData
+from MMRegCore.training.distributed import Place
+from MMRegCore.training.recipe import Batches
+from MMRegCore.training.views import Views, draw_views
+
+# Places among which the right one is to be found in validation.
+_VALIDATION_PLACES = 2048
+
+
+class MasrNetRecipe:
+    """Contrastive training of MASR-Net; see `MMRegCore.training.recipe.Recipe`.
+
+    Parameters
+    ----------
+    settings : MasrNetTraining
+    validation : Subjects
+        The pairs that are scored are drawn from these once, whatever the training's seed.
+    place : Place
+    """
+
+    architecture = "masr-net"
+    score = "retrieval"
+
+    def __init__(self, settings: MasrNetTraining, validation: Subjects, place: Place) -> None:
+        self._settings, self._place = settings, place
+        self.network = MasrNet(settings.network).to(place.device)
+        self.network_settings = settings.network.to_dict()
+        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        self._step = 0
+        stream = torch.Generator().manual_seed(0)
+        self._pairs = [_drawn(validation, stream, settings) for _ in range(settings.validation_pairs)]
+        self._mind = sum(_mind_retrieval(views, places) for views, places in self._pairs) / len(self._pairs)
+
+    def step(self, batch: tuple[Views, torch.Tensor], generator: torch.Generator) -> dict[str, float]:
+        """One step of Adam on Eq. 4; the batch is a pair of views and the places to compare."""
+        del generator  # everything random is in the batch
+        views, places = batch
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate()
+        loss = contrastive_loss(*self._described(views, places), self._settings.temperature)
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._place.average_gradients(self.network.parameters())
+        self._optimiser.step()
+        self._step += 1
+        return {"contrastive": float(loss.detach())}
+
+    def validate(self) -> dict[str, float]:
+        """How often the right place is found among 2048, in pairs never trained on; by MIND-SSC for comparison."""
+        self.network.eval()
+        with torch.no_grad():
+            scores = [retrieval(*self._described(views, places)) for views, places in self._pairs]
+        self.network.train()
+        return {"retrieval": sum(scores) / len(scores), "retrieval of MIND": self._mind}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimiser, step."""
+        return {"network": self.network.state_dict(), "adam": self._optimiser.state_dict(), "step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["adam"])
+        self._step = int(state["step"])
+
+    def _rate(self) -> float:
+        share = self._step / self._settings.training.steps if self._settings.falling else 0.0
+        return self._settings.learning_rate * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+    def _described(self, views: Views, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._place.autocast():
+            both = self.network(torch.cat([views.first, views.second]).to(self._place.device))
+        one, two = (at_places(part.float(), places) for part in both.split(1))
+        return one, two
+
+
+def make_masrnet(settings: MasrNetTraining, data: TrainingData, place: Place) -> tuple[MasrNetRecipe, Batches]:
+    """The recipe, and batches of two views of one subject each."""
+
+    def batches(generator: torch.Generator) -> tuple[Views, torch.Tensor]:
+        views = draw_views(data.training.draw(generator), generator, settings.views)
+        return views, foreground_places(views.foreground, settings.samples, generator)
+
+    return MasrNetRecipe(settings, data.validation, place), batches
+
+
+def _drawn(subjects: Subjects, generator: torch.Generator, settings: MasrNetTraining) -> tuple[Views, torch.Tensor]:
+    views = draw_views(subjects.draw(generator), generator, settings.views)
+    return views, foreground_places(views.foreground, _VALIDATION_PLACES, generator)
+
+
+def _mind_retrieval(views: Views, places: torch.Tensor) -> float:
+    """The same score of MIND-SSC, as it is used here: radius 1, dilation 2."""
+    one, two = (at_places(mind_ssc(image), places) for image in (views.first, views.second))
+    # Compared by distance, as MIND is: the nearest has the largest a·b - b²/2, a product of longer vectors.
+    found = (one @ two.T - two.square().sum(dim=1) / 2).argmax(dim=1)
+    return float((found == torch.arange(len(found))).float().mean())

@@ -1,0 +1,121 @@
+"""The training of MASR-Net's shipped weights: its data, its run, its card.
+
+Trained on ten of the label maps (rendered anew in every step) and on ultrasound simulated from them; chosen on two
+others.  The test subjects, the patients in ``open_ms`` and ``tcga_fg6692``, ``subject4_t1t2`` and RESECT take no part.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import record
+from benchmarks.subjects import BRAIN, SPLITS, label_map
+from MMRegCore import Grid, Volume, write_volume
+from MMRegCore.simulate import BrainShiftSettings, anatomy_from_labels, simulate, with_contrasts
+from MMRegCore.simulate.anatomy import cropped
+from MMRegCore.training.loop import BEST
+from MMRegCore.training.registry import find_training, read_settings
+from MMRegCore.training.run import run_training
+from MMRegCore.training.views import ULTRASOUND
+from MMRegCore.warp import resample
+
+DATA = record.ROOT / "build" / "masr-net-data"
+RUN = record.ROOT / "build" / "masr-net"
+CONFIG = Path(__file__).with_name("masr-net.json")
+WEIGHTS = record.ROOT / "MMRegCore" / "weights"
+
+# Every third label map keeps its head; brains alone, as skull-stripping leaves them, are what is most often registered.
+_WITH_HEAD = 3
+_MARGIN_VOXEL = 12
+_CASES_EACH = 2
+# From the middle of the brain to the craniotomy, RAS.
+_ENTRIES = (
+    (0.95, 0.2, 0.1),
+    (-0.9, 0.3, 0.4),
+    (-0.95, -0.2, 0.25),
+    (0.6, 0.1, 0.75),
+    (0.8, 0.5, 0.2),
+    (-0.5, 0.5, 0.7),
+)
+# No benchmark uses seeds from here on.
+_FIRST_SEED = 70_000
+# FreeSurfer's numbers of the right side, and how far they are from those of the left.
+_RIGHT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
+
+
+def train_masr_net() -> None:
+    """Make the data where it is not there, train or go on training, and put the best weights into the package."""
+    if not (DATA / "complete").exists():
+        write_data(DATA)
+    training = find_training("masr-net")
+    settings = read_settings(training, CONFIG)
+    run_training("masr-net", settings, DATA, RUN, device="cpu", resume=(RUN / "checkpoint.pt").exists())
+    ship(RUN)
+
+
+def ship(run: Path) -> None:
+    """Copy the best weights of a run into the package, with a card."""
+    card = json.loads((run / BEST).with_suffix(".json").read_text(encoding="utf-8"))
+    card["name"] = "masrnet"
+    card["data"] = (
+        "synthseg_labels 01-10 (label maps of SynthSeg's repository, Apache-2.0) in random synthetic contrasts, and "
+        "ultrasound simulated from them beside T1, T2 and FLAIR rendered from them; validated on 11 and 12"
+    )
+    card["command"] = "python -m benchmarks train-masr-net"
+    card["licence"] = "Apache-2.0"
+    WEIGHTS.mkdir(exist_ok=True)
+    shutil.copyfile(run / BEST, WEIGHTS / "masrnet.safetensors")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (WEIGHTS / "masrnet.json").write_text(text, encoding="utf-8")
+
+
+def write_data(folder: Path) -> None:
+    """Write label maps and simulated cases as ``mmreg train`` reads them: a folder for each subject."""
+    for split, name in (("train", "training"), ("validation", "validation")):
+        for number in SPLITS[split]:
+            _write_subject(folder / name, number)
+    (folder / "complete").touch()
+
+
+def _write_subject(folder: Path, number: int) -> None:
+    head = label_map(number)
+    brain = head.with_data(head.data * torch.isin(head.data, torch.tensor(BRAIN, dtype=torch.float32)))
+    target = folder / f"labels_{number:02d}"
+    target.mkdir(parents=True, exist_ok=True)
+    kept, whole = cropped([brain, head], margin=_MARGIN_VOXEL)
+    write_volume(_one_sided(whole if number % _WITH_HEAD == 0 else kept), target / "labels.nii.gz", dtype="int16")
+    anatomy = with_contrasts(anatomy_from_labels([], head), ["t1", "t2", "flair"], seed=_FIRST_SEED + number)
+    for index in range(_CASES_EACH):
+        seed = _FIRST_SEED + number * _CASES_EACH + index
+        entry = _ENTRIES[seed % len(_ENTRIES)]
+        case = simulate(
+            anatomy,
+            entry_direction_ras=entry,
+            spacing_mm=1.0,
+            shift=BrainShiftSettings(mean_mm=0.01),
+            landmarks=0,
+            seed=seed,
+        )
+        _write_case(folder / f"case_{number:02d}_{index}", case.fixed, case.moving)
+
+
+def _write_case(folder: Path, ultrasound: Volume, images: tuple[Volume, ...]) -> None:
+    """The MR on the ultrasound's grid, which it lies under: the brain shift of these cases is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_volume(ultrasound, folder / f"{ULTRASOUND}.nii.gz")
+    for image in images:
+        on_grid = Volume(resample(image, ultrasound.grid, padding_mode="zeros"), ultrasound.grid)
+        write_volume(on_grid, folder / f"{image.name.lower()}.nii.gz")
+
+
+def _one_sided(labels: Volume) -> Volume:
+    """Right as left: both sides look alike in every real contrast; RAS axes, which a network does not ask about."""
+    data = labels.data.clone()
+    for right, left in _RIGHT.items():
+        data[labels.data == right] = left
+    return Volume(data, Grid(labels.grid.shape, np.eye(4)), name="labels")
