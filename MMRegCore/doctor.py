@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from MMRegCore.errors import Cancelled, DeviceError, MMRegError
 from MMRegCore.geometry import Array, Grid
 from MMRegCore.monitor import Monitor
 from MMRegCore.pipeline import register
+from MMRegCore.runtime import package_version
 from MMRegCore.volume import Volume
 
 _NEEDED = ("torch", "numpy", "SimpleITK", "safetensors")
@@ -121,13 +121,7 @@ def as_text(findings: dict[str, Any]) -> str:
 
 
 def _versions(names: tuple[str, ...]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: package_version(name) for name in names}
 
 
 def _memory_gb() -> float | None:

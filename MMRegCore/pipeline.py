@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from MMRegCore.methods.solution import Solution
 from MMRegCore.methods.solve import solve
 from MMRegCore.monitor import Monitor
 from MMRegCore.preprocess import Prepared, around_evidence, check_image, prepare, with_field_of_view
-from MMRegCore.qa import Assessment, assess, write_report
-from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
+from MMRegCore.qa import Assessment, assess, write_maps, write_report
+from MMRegCore.runtime import memory_budget_bytes, package_version, peak_memory_bytes, resolve_device
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
 from MMRegCore.volume import Volume, distinctly_named
 from MMRegCore.warp import resampling_coordinates, sample
@@ -61,7 +60,7 @@ class RegistrationResult:
     provenance: dict[str, Any]
 
     def save(self, folder: Path, *, fixed: Volume, transform_only: bool = False) -> None:
-        """Write ``transform.h5`` and ``result.json``, and unless ``transform_only`` the warped images and the report.
+        """Write ``transform.h5`` and ``result.json``, and unless ``transform_only`` the warped images, maps and report.
 
         All files appear together or, when one cannot be written, none does.
 
@@ -78,8 +77,7 @@ class RegistrationResult:
                 return
             for volume in self.warped:
                 write_volume(volume, staging / f"warped_{volume.name}.nii.gz")
-            if "expected_error_mm" in self.assessment.maps:
-                write_volume(self.assessment.maps["expected_error_mm"], staging / "expected_error.nii.gz")
+            write_maps(self.assessment, staging)
             names = ", ".join(volume.name for volume in self.warped)
             write_report(
                 staging / "report.html", fixed, self.assessment, self.provenance, title=f"{names} to {fixed.name}"
@@ -159,7 +157,7 @@ def register(
     with _timed(timings, "transform_s"):
         field = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid)
         field, weight = around_evidence(field, prepared.fixed_weight[0, 0], _KEPT_MARGIN_MM)
-        transform = composite_from_field(field, weight).then(initial)
+        transform = composite_from_field(field, weight, affine=chosen.affine).then(initial)
     with _timed(timings, "qa_s"):
         assessment = assess(
             seen,
@@ -237,12 +235,12 @@ def _described_transform(transform: SpatialTransform) -> dict[str, Any]:
     return {"linear_ras": transform.linear_ras.tolist(), "is_linear": transform.is_linear}
 
 
-def _versions() -> dict[str, str]:
+def _versions() -> dict[str, str | None]:
     return {
         "mmreg": __version__,
         "torch": torch.__version__,
-        "SimpleITK": version("SimpleITK"),
-        "numpy": version("numpy"),
+        "SimpleITK": package_version("SimpleITK"),
+        "numpy": package_version("numpy"),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -78,3 +80,17 @@ def peak_memory_bytes(device: torch.device) -> int | None:
         return None
     peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def package_version(name: str) -> str | None:
+    """The version of a package that can be imported; None when it is not there or does not tell.
+
+    Packages that a program carries with it, such as Slicer's SimpleITK, may have come without pip's notes.
+    """
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        if find_spec(name) is None:
+            return None
+        told = getattr(import_module(name), "__version__", None)
+        return None if told is None else str(told)

@@ -103,7 +103,8 @@ def result(case, tmp_path_factory) -> Path:
 
 
 # What every registration writes, but for the images.
-WRITTEN = ("transform.h5", "expected_error.nii.gz", "result.json", "report.html")
+MAPS = ("expected_error", "displacement", "jacobian_determinant")
+WRITTEN = ("transform.h5", *(f"{name}.nii.gz" for name in MAPS), "result.json", "report.html")
 
 
 class TestRegister:
@@ -121,6 +122,24 @@ class TestRegister:
         grid = read_volume(case["us"]).grid
         for name in ("warped_t1.nii.gz", "warped_t1_2.nii.gz"):
             assert read_volume(result / name).grid.matches(grid)
+
+    def test_maps_hold_what_the_transform_does_where_the_ultrasound_is_evidence(self, case, result):
+        fixed = read_volume(case["us"], mask_path=case["mask"])
+        maps = {name: read_volume(result / f"{name}.nii.gz") for name in MAPS}
+        assert all(volume.grid.matches(fixed.grid) for volume in maps.values())
+        points = fixed.grid.points_ras()
+        moved = read_transform(result / "transform.h5").apply(points.reshape(-1, 3)).reshape(points.shape)
+        inside = fixed.mask.numpy()
+        length = np.linalg.norm(moved - points, axis=-1)
+        np.testing.assert_allclose(maps["displacement"].data[0].numpy()[inside], length[inside], atol=1e-3)
+        # Central differences of the places themselves, an oracle beside the core's own.
+        slopes = np.stack([np.gradient(moved, axis=axis) for axis in (2, 1, 0)], axis=-1)
+        determinant = np.linalg.det(slopes) / np.linalg.det(fixed.grid.ras_from_ijk[:3, :3])
+        inner = inside.copy()
+        inner[[0, -1]] = inner[:, [0, -1]] = inner[:, :, [0, -1]] = False
+        np.testing.assert_allclose(maps["jacobian_determinant"].data[0].numpy()[inner], determinant[inner], atol=2e-3)
+        for name, volume in maps.items():
+            assert (volume.data[0].numpy()[~inside] == (name == "jacobian_determinant")).all()
 
     def test_result_is_json_and_report_stands_alone(self, result):
         assert json.loads((result / "result.json").read_text(encoding="utf-8"))

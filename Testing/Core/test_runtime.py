@@ -112,3 +112,18 @@ class TestFallback:
         assert [device.type for device in used] == ["meta", "cpu"]
         assert result.provenance["device"] == "cpu"
         assert "the memory of meta did not suffice; going on with the CPU" in caplog.text
+
+
+class TestPackageVersion:
+    def test_what_pip_installed(self):
+        assert runtime.package_version("numpy") == np.__version__
+
+    def test_what_a_program_carries_without_pips_notes(self, monkeypatch, tmp_path):
+        (tmp_path / "carried_by_slicer.py").write_text("__version__ = '3.1'")
+        (tmp_path / "says_nothing.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert runtime.package_version("carried_by_slicer") == "3.1"
+        assert runtime.package_version("says_nothing") is None
+
+    def test_what_is_not_there(self):
+        assert runtime.package_version("no_such_package") is None
