@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
@@ -66,13 +68,17 @@ def at_places(descriptors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return descriptors[0].flatten(1)[:, places.to(descriptors.device)].T
 
 
-def retrieval(first: torch.Tensor, second: torch.Tensor, block: int = 1024) -> float:
+def retrieval(
+    first: torch.Tensor, second: torch.Tensor, *, compare: Literal["angle", "distance"] = "angle", block: int = 1024
+) -> float:
     """How often the most similar of all places is the right one.
 
     Parameters
     ----------
     first, second : Tensor, (N, C)
-        Descriptors of two images at the same N places, compared by the cosine of their angle.
+        Descriptors of two images at the same N places.
+    compare : {'angle', 'distance'}
+        By the cosine of their angle, as those of MASR-Net, or by their Euclidean distance, as those of MIND.
     block : int
         Places compared at once.
 
@@ -81,6 +87,10 @@ def retrieval(first: torch.Tensor, second: torch.Tensor, block: int = 1024) -> f
     float
         Share of the N places in ``first`` whose nearest in ``second`` is itself; 1 / N by chance.
     """
-    one, two = F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)
-    found = torch.cat([(part @ two.T).argmax(dim=1) for part in one.split(block)])
+    one, two = first.float(), second.float()
+    if compare == "angle":
+        one, two = F.normalize(one, dim=1), F.normalize(two, dim=1)
+    # |a - b|² is smallest where a·b - |b|²/2 is largest; of unit vectors that is the cosine.
+    half = two.square().sum(dim=1) / 2
+    found = torch.cat([(part @ two.T - half).argmax(dim=1) for part in one.split(block)])
     return float((found == torch.arange(len(one), device=found.device)).float().mean())

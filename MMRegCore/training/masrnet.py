@@ -105,6 +105,4 @@ def _drawn(subjects: Subjects, generator: torch.Generator, settings: MasrNetTrai
 def _mind_retrieval(views: Views, places: torch.Tensor) -> float:
     """The same score of MIND-SSC, as it is used here: radius 1, dilation 2."""
     one, two = (at_places(mind_ssc(image), places) for image in (views.first, views.second))
-    # Compared by distance, as MIND is: the nearest has the largest a·b - b²/2, a product of longer vectors.
-    found = (one @ two.T - two.square().sum(dim=1) / 2).argmax(dim=1)
-    return float((found == torch.arange(len(found))).float().mean())
+    return retrieval(one, two, compare="distance")

@@ -95,6 +95,21 @@ def test_retrieval_counts_the_right_ones():
     assert retrieval(2 * first, 5 * first) == 1.0
 
 
+@pytest.mark.parametrize("compare", ["angle", "distance"])
+def test_retrieval_takes_the_nearest(compare):
+    first, second = (torch.randn(40, 3, generator=stream(s)) for s in (6, 7))
+    second = first + 0.7 * second
+    right = 0
+    for index, one in enumerate(first):
+        cost = [
+            float((one - two).norm() if compare == "distance" else -(one @ two) / one.norm() / two.norm())
+            for two in second
+        ]
+        right += cost.index(min(cost)) == index
+    assert 0 < right < 40
+    assert retrieval(first, second, compare=compare, block=7) == pytest.approx(right / 40)
+
+
 def test_places_lie_in_the_foreground_once_each():
     foreground = torch.zeros(4, 5, 6, dtype=torch.bool)
     foreground[1:3, 2:4, 1:5] = True
