@@ -15,9 +15,12 @@ import torch
 
 from benchmarks import record
 from benchmarks.subjects import BRAIN, SPLITS, label_map
-from MMRegCore import Grid, Volume, write_volume
+from MMRegCore import Grid, Monitor, Volume, write_volume
+from MMRegCore.cli.interrupts import cancel_on_signals
+from MMRegCore.cli.screen import make_screen
 from MMRegCore.simulate import BrainShiftSettings, anatomy_from_labels, simulate, with_contrasts
 from MMRegCore.simulate.anatomy import cropped
+from MMRegCore.training.checkpoint import CHECKPOINT
 from MMRegCore.training.loop import BEST
 from MMRegCore.training.registry import find_training, read_settings
 from MMRegCore.training.run import run_training
@@ -54,7 +57,10 @@ def train_masr_net() -> None:
         write_data(DATA)
     training = find_training("masr-net")
     settings = read_settings(training, CONFIG)
-    run_training("masr-net", settings, DATA, RUN, device="cpu", resume=(RUN / "checkpoint.pt").exists())
+    resume = (RUN / CHECKPOINT).exists()
+    monitor = Monitor(make_screen(as_json=False))
+    with cancel_on_signals(monitor):
+        run_training("masr-net", settings, DATA, RUN, device="cpu", resume=resume, monitor=monitor)
     ship(RUN)
 
 

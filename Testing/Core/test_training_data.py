@@ -165,6 +165,15 @@ def test_masr_net_trains_resumes_and_loads_again(by_folder, tmp_path):
     assert str(tmp_path) not in json.dumps(card)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_masr_net_trains_on_a_gpu_in_mixed_precision(by_folder, tmp_path):
+    scores = run_training(
+        "masr-net", with_changes(MasrNetTraining(), SMALL), by_folder, tmp_path / "out", device="cuda"
+    )
+    assert 0 <= scores["retrieval"] <= 1
+    assert load_network(tmp_path / "out" / "best.safetensors")(torch.rand(1, 1, 16, 16, 16)).isfinite().all()
+
+
 def test_another_training_is_not_gone_on_with(by_folder, tmp_path):
     settings = with_changes(MasrNetTraining(), {**SMALL, "training.steps": "1"})
     run_training("masr-net", settings, by_folder, tmp_path / "out")
