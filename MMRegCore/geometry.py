@@ -143,6 +143,16 @@ class Grid:
         shift[:3, 3] = -voxels
         return Grid(cast(Shape, tuple(n + 2 * voxels for n in self.shape)), self.ras_from_ijk @ shift)
 
+    def upright(self, spacing_mm: float) -> Grid:
+        """An isotropic grid with its axes along RAS that holds this one's box, about the same middle."""
+        faces = np.array(list(product(*((-0.5, n - 0.5) for n in self.itk_size))))
+        outer = transform_points(self.ras_from_ijk, faces)
+        # Rounding of the matrix must not cost a voxel.
+        size = np.maximum(1, np.ceil(np.ptp(outer, axis=0) / spacing_mm - 1e-3)).astype(int)
+        matrix = np.diag([spacing_mm] * 3 + [1.0])
+        matrix[:3, 3] = self.centre_ras - (size - 1) / 2 * spacing_mm
+        return Grid(cast(Shape, tuple(int(n) for n in size[::-1])), matrix)
+
     def with_spacing(self, spacing_mm: Sequence[float]) -> Grid:
         """The same box with other spacings (i, j, k) in mm; outer voxel faces coincide up to rounding of sizes."""
         old = self.spacing_mm

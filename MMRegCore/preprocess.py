@@ -16,7 +16,7 @@ from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, Shape, transform_points
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
-from MMRegCore.warp import inside, resampling_coordinates, sample
+from MMRegCore.warp import inside, resample, resampling_coordinates, sample
 
 Mask = npt.NDArray[np.bool_]
 
@@ -215,6 +215,12 @@ def _finite(volume: Volume) -> torch.Tensor:
 
 def _content(volume: Volume) -> torch.Tensor:
     return _finite(volume) if volume.mask is None else volume.mask & _finite(volume)
+
+
+def on_grid(volume: Volume, grid: Grid) -> torch.Tensor:
+    """(1, D, H, W): an image on another grid, blurred first to what that grid can hold; 0 outside the image."""
+    smooth = _smoothed_for(volume.data, volume.grid, grid)
+    return resample(volume.with_data(smooth), grid, padding_mode="zeros")
 
 
 def around_evidence(

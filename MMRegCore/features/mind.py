@@ -37,12 +37,13 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
     Returns
     -------
     Tensor, (1, 12, D, H, W), in (0, 1]
-        The edge of the image is carried on outside.
+        Differentiable in the image, but for the image's mean noise.  The edge of the image is carried on outside.
     """
     margin = radius + dilation
-    padded = F.pad(image.float(), (margin + dilation,) * 6, mode="replicate")[0, 0]
+    image = image if image.dtype == torch.float64 else image.float()
+    padded = F.pad(image, (margin + dilation,) * 6, mode="replicate")[0, 0]
     shape = tuple(image.shape[2:])
-    channels = image.new_empty((1, CHANNELS, *shape), dtype=torch.float32)
+    channels = image.new_empty((1, CHANNELS, *shape))
     # A pair's patch distance is that of its difference vector, moved to the pair's place: six serve twelve pairs.
     distances: dict[tuple[int, ...], torch.Tensor] = {}
     for index, (a, b) in enumerate(_PAIRS):
@@ -51,9 +52,11 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
             distances[vector] = _patch_distance(padded, vector, radius, dilation)
         place = tuple(slice(dilation * (1 + p), dilation * (1 + p) + n) for p, n in zip(a, shape, strict=True))
         channels[0, index] = distances[vector][place]
-    channels -= channels.amin(dim=1, keepdim=True)
+    smallest = channels.amin(dim=1, keepdim=True)
+    # In place but where its gradient is asked for, which needs the channels as they were.
+    channels = channels - smallest if channels.requires_grad else channels.sub_(smallest)
     noise = channels.mean(dim=1, keepdim=True)
-    level = noise.mean()
+    level = noise.detach().mean()
     # Flat regions would divide by nothing: keep the noise within three decades of the image's mean.
     noise = noise.clamp(min=float(level) * 1e-3, max=float(level) * 1e3).clamp_(min=1e-20)
     # Below e⁻²⁰ nothing is told apart, and products of still smaller numbers would be denormal: slow on a CPU.

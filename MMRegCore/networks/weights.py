@@ -36,7 +36,12 @@ class _Architecture:
 
 
 # By the name that the cards give.
-ARCHITECTURES = {"masr-net": _Architecture("masrnet:MasrNet", settings_of.MasrNetSettings)}
+ARCHITECTURES = {
+    "masr-net": _Architecture("masrnet:MasrNet", settings_of.MasrNetSettings),
+    "multiprop": _Architecture("multiprop:MultiProp", settings_of.MultiPropSettings),
+    "gradient-guided": _Architecture("gradient_guided:GradientGuided", settings_of.GradientGuidedSettings),
+    "lapirn": _Architecture("lapirn:LapIrn", settings_of.LapIrnSettings),
+}
 
 
 def load_network(name_or_path: str | Path, *, architecture: str | None = None) -> nn.Module:

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MMRegCore.config.pair_training import GradientGuidedTraining, LapIrnTraining, MultiPropTraining
 from MMRegCore.config.training import MasrNetTraining, RecipeSettings
 from MMRegCore.errors import InputError
 from MMRegCore.settings import unknown_name
@@ -45,6 +46,17 @@ class Training:
 TRAININGS: dict[str, Training] = {
     "masr-net": Training(
         MasrNetTraining, "MMRegCore.training.masrnet:make_masrnet", "descriptors that are alike in all contrasts"
+    ),
+    "multiprop": Training(
+        MultiPropTraining, "MMRegCore.training.multiprop:make_multiprop", "registration by multi-scale propagation"
+    ),
+    "gradient-guided": Training(
+        GradientGuidedTraining,
+        "MMRegCore.training.gradient_guided:make_gradient_guided",
+        "registration by images and their gradient maps",
+    ),
+    "lapirn": Training(
+        LapIrnTraining, "MMRegCore.training.lapirn:make_lapirn", "registration on a Laplacian pyramid, with MIND or DNS"
     ),
 }
 

@@ -1,0 +1,86 @@
+"""What the trainings of registration networks can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings
+from MMRegCore.config.training import RecipeSettings
+from MMRegCore.settings import Settings, setting
+
+
+@dataclass(frozen=True)
+class PairSettings(Settings):
+    """How pairs are drawn from the subjects of a split."""
+
+    contrasts: Literal["different", "same", "any", "synthetic"] = setting(
+        "different", help="Of the two images of a pair; 'synthetic' renders label maps in random contrasts."
+    )
+    atlas: str = setting("", help="Name of the training subject that is always fixed; any of them when empty.")
+    batch: int = setting(1, help="Pairs in a step.", minimum=1, maximum=64)
+
+
+@dataclass(frozen=True)
+class BilevelSettings(Settings):
+    """The upper level: the weights of the loss, learned on the validation split (MultiPropReg, Algorithm 1)."""
+
+    every: int = setting(0, help="Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
+    learning_rate: float = setting(1e-4, help="Of Adam on the logarithms of the weights.", minimum=0, maximum=1)
+    objective: Literal["similarity", "dice"] = setting(
+        "similarity", help="What the validation split judges by; 'dice' needs labels."
+    )
+
+
+@dataclass(frozen=True)
+class PairTraining(RecipeSettings):
+    """Base of the trainings on pairs of images."""
+
+    pairs: PairSettings = PairSettings()
+    learning_rate: float = setting(1e-4, help="Of Adam.", minimum=1e-9, maximum=1)
+    mind_radius: int = setting(2, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
+    mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
+    bilevel: BilevelSettings = BilevelSettings()
+
+
+@dataclass(frozen=True)
+class MultiPropTraining(PairTraining):
+    """``mmreg train multiprop``."""
+
+    network: MultiPropSettings = MultiPropSettings()  # noqa: RUF009 - frozen, and one for all
+    form: Literal["multi-modal", "uni-modal"] = setting(
+        "multi-modal", help="Similarity: MIND, or local correlation for images of one contrast."
+    )
+    similarity: tuple[float, ...] = setting(
+        (15.0, 3.2, 0.8), help="Weights of the similarity at full, half, quarter … resolution.", minimum=0
+    )
+    smoothness: float = setting(10.0, help="Weight of the diffusion of the velocity.", minimum=0)
+    folding: float = setting(0.1, help="Weight of negative Jacobian determinants.", minimum=0)
+    latent: float = setting(1e-3, help="Weight of the features' Kullback-Leibler divergence.", minimum=0)
+
+
+@dataclass(frozen=True)
+class GradientGuidedTraining(PairTraining):
+    """``mmreg train gradient-guided``; the loss of Eq. 2."""
+
+    network: GradientGuidedSettings = GradientGuidedSettings()  # noqa: RUF009 - frozen, and one for all
+    learning_rate: float = setting(1e-5, help="Of Adam.", minimum=1e-9, maximum=1)
+    gradient_similarity: float = setting(0.5, help="α: weight of the similarity of the gradient maps.", minimum=0)
+    gradient_smoothness: float = setting(0.5, help="β: weight of the gradient branch's diffusion.", minimum=0)
+    smoothness: float = setting(1.0, help="γ: weight of the fused field's diffusion.", minimum=0)
+
+
+@dataclass(frozen=True)
+class LapIrnTraining(PairTraining):
+    """``mmreg train lapirn``: the levels in turn, coarse to fine."""
+
+    network: LapIrnSettings = LapIrnSettings()  # noqa: RUF009 - frozen, and one for all
+    similarity: Literal["dns", "mind", "nmi"] = setting("mind", help="What is compared.")
+    descriptor: str = setting("masr-net", help="Weights that 'dns' describes images with: a name or a file.")
+    smoothness: float = setting(1.0, help="Weight of the diffusion.", minimum=0)
+    level_steps: tuple[int, ...] = setting(
+        (10000, 10000), help="Steps of the first two levels; the third has the rest.", minimum=1
+    )
+    frozen_steps: int = setting(
+        2000, help="Steps at the begin of a level in which those below stay as they are.", minimum=0
+    )

@@ -1,0 +1,141 @@
+"""Pairs of images for the training of registration networks, on one grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import torch
+
+from MMRegCore.config.pair_training import PairSettings
+from MMRegCore.errors import InputError
+from MMRegCore.geometry import Grid
+from MMRegCore.networks.intensity import unit_range
+from MMRegCore.preprocess import on_grid
+from MMRegCore.training.data import Subject, Subjects
+from MMRegCore.training.synthesis import synthetic_contrast
+from MMRegCore.volume import Volume
+from MMRegCore.warp import resample
+
+# Subjects kept on the training's grid; the others are resampled when they are drawn.
+_KEPT = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Pairs of images in [0, 1] on one grid, and their labels where both have some.
+
+    Attributes
+    ----------
+    fixed, moving : Tensor, (B, 1, D, H, W)
+    fixed_labels, moving_labels : Tensor, (B, 1, D, H, W), optional
+        Whole numbers in float32.
+    """
+
+    fixed: torch.Tensor
+    moving: torch.Tensor
+    fixed_labels: torch.Tensor | None = None
+    moving_labels: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> Pair:
+        """The same on another device."""
+        labels = (None if t is None else t.to(device) for t in (self.fixed_labels, self.moving_labels))
+        return Pair(self.fixed.to(device), self.moving.to(device), *labels)
+
+
+class Pairs:
+    """The pairs of the subjects of one split.
+
+    Parameters
+    ----------
+    subjects : Subjects
+        Roughly aligned with each other, as they lie in space.
+    grid : Grid
+        Which all are brought to.
+    settings : PairSettings
+
+    Raises
+    ------
+    InputError
+        When there are not two subjects, the atlas is not among them, or a contrast that is asked for is not there.
+    """
+
+    def __init__(self, subjects: Subjects, grid: Grid, settings: PairSettings) -> None:
+        if len(subjects) < 2:
+            raise InputError(f"expected at least two subjects to make pairs of; got {len(subjects)}")
+        self._subjects, self._grid, self._settings = subjects, grid, settings
+        self._at = lru_cache(maxsize=_KEPT)(self._brought)
+
+    def draw(self, generator: torch.Generator) -> Pair:
+        """A batch of pairs."""
+        return _together([self._one(generator) for _ in range(self._settings.batch)])
+
+    def all_of(self, most: int) -> list[Pair]:
+        """The first ``most`` ordered pairs, each alone, in contrasts that are always the same."""
+        count = len(self._subjects)
+        firsts = [self._atlas] if self._atlas is not None else range(count)
+        ordered = [(a, b) for a, b in permutations(range(count), 2) if a in firsts]
+        random = torch.Generator().manual_seed(0)
+        return [self._pair(a, b, random) for a, b in ordered[:most]]
+
+    @property
+    def _atlas(self) -> int | None:
+        name = self._settings.atlas
+        # The atlas is a training subject; among the others every pair counts.
+        return self._subjects.names.index(name) if name in self._subjects.names else None
+
+    def _one(self, generator: torch.Generator) -> Pair:
+        count = len(self._subjects)
+        drawn = int(torch.randint(count, (), generator=generator))
+        fixed = drawn if self._atlas is None else self._atlas
+        other = int(torch.randint(count - 1, (), generator=generator))
+        return self._pair(fixed, other + (other >= fixed), generator)
+
+    def _pair(self, fixed: int, moving: int, generator: torch.Generator) -> Pair:
+        first, second = self._at(fixed), self._at(moving)
+        labels = [None, None] if first.labels is None or second.labels is None else [first.labels, second.labels]
+        return Pair(
+            *self._images(first, second, generator),
+            *(None if label is None else label[None, None].float() for label in labels),
+        )
+
+    def _images(self, first: Subject, second: Subject, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        how = self._settings.contrasts
+        if how == "synthetic":
+            images = [synthetic_contrast(_labels_of(subject), generator) for subject in (first, second)]
+            return images[0][None], images[1][None]
+        choices = [(a, b) for a in first.images for b in second.images if how == "any" or (how == "same") == (a == b)]
+        if not choices:
+            raise InputError(f"expected images of {how} contrasts in '{first.name}' and '{second.name}'; got none")
+        a, b = choices[int(torch.randint(len(choices), (), generator=generator))]
+        return first.images[a][None], second.images[b][None]
+
+    def _brought(self, index: int) -> Subject:
+        subject: Subject = self._subjects[index]
+        if subject.grid.matches(self._grid):
+            return subject
+        images = {
+            name: unit_range(on_grid(Volume(image, subject.grid, name=name), self._grid))
+            for name, image in subject.images.items()
+        }
+        labels = None
+        if subject.labels is not None:
+            whole = Volume(subject.labels[None].float(), subject.grid)
+            labels = resample(whole, self._grid, mode="nearest", padding_mode="zeros")[0].round().short()
+        return Subject(subject.name, self._grid, images, labels)
+
+
+def _labels_of(subject: Subject) -> torch.Tensor:
+    if subject.labels is None:
+        raise InputError(f"expected labels to render contrasts of; got none for '{subject.name}'")
+    return subject.labels
+
+
+def _together(pairs: list[Pair]) -> Pair:
+    def batch(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.cat(there) if len(there) == len(parts) else None
+
+    fixed, moving = torch.cat([p.fixed for p in pairs]), torch.cat([p.moving for p in pairs])
+    return Pair(fixed, moving, batch([p.fixed_labels for p in pairs]), batch([p.moving_labels for p in pairs]))
