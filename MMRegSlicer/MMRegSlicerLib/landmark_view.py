@@ -34,6 +34,7 @@ class LandmarkView:
         for selector in (ui.fixedLandmarksSelector, ui.movingLandmarksSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._measure())
         ui.measureButton.connect("clicked()", self._measure)
+        ui.worstButton.connect("clicked()", lambda: self._go_to(0))  # the worst stands first
 
     def show(self, result: Result | None) -> None:
         """Measure with another result; with None the table is empty."""
@@ -55,6 +56,7 @@ class LandmarkView:
     def _fill(self) -> None:
         table = self._ui.landmarkTable
         table.setRowCount(len(self._landmarks))
+        self._ui.worstButton.setEnabled(bool(self._landmarks))
         for row, landmark in enumerate(self._landmarks):
             texts = (landmark.label, f"{landmark.before_mm:.2f}", f"{landmark.after_mm:.2f}")
             for column, text in enumerate(texts):

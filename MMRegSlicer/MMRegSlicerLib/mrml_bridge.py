@@ -146,18 +146,27 @@ def unique_name(scene: Node, name: str) -> str:
     return candidate
 
 
+def belongings(node: Node) -> list[Node]:
+    """The display and storage nodes that belong to a node, and the colours that Slicer made for a transform."""
+    found = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        found += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLTransformNode"):
+        colours = [display.GetColorNode() for display in found if display is not None]
+        # Put back, the colours must be there before what shows them.
+        found = [each for each in colours if each is not None and each.IsA("vtkMRMLProceduralColorNode")] + found
+    if node.IsA("vtkMRMLStorableNode"):
+        found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
+    return [each for each in found if each is not None]
+
+
 def remove(node: Node) -> None:
-    """Remove a node with the display and storage nodes that belong to it."""
+    """Remove a node with what belongs to it."""
     scene = node.GetScene()
     if scene is None:
         return
-    helpers = []
-    if node.IsA("vtkMRMLDisplayableNode"):
-        helpers += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
-    if node.IsA("vtkMRMLStorableNode"):
-        helpers += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
-    for each in (node, *helpers):
-        if each is not None and each.GetScene() is not None:
+    for each in (node, *belongings(node)):
+        if each.GetScene() is not None:
             scene.RemoveNode(each)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import slicer
 
 from MMRegSlicerLib import mrml_bridge
+from MMRegSlicerLib.map_style import dress
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
@@ -15,8 +16,6 @@ from MMRegSlicerLib.translation import tr as _
 # A few voxels that are far brighter than the rest must not make the rest dark.
 _PERCENTILES = (1, 99)
 _WHITE = 255.0
-# One of the tables that Slicer makes itself: from red to yellow, brighter is more.
-_MAP_COLOURS = "vtkMRMLColorTableNodeWarm1"
 
 
 class Overlay:
@@ -44,12 +43,7 @@ class Overlay:
     def overlay_map(self, node: Node, share: float) -> None:
         """Show one of the quality maps in colours over the ultrasound, with a legend."""
         self.clear()
-        display = node.GetDisplayNode()
-        display.SetAndObserveColorNodeID(_MAP_COLOURS)
-        display.AutoWindowLevelOn()
-        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(display)
-        legend.SetTitleText(node.GetName().rpartition(": ")[2])
-        legend.SetVisibility(True)
+        dress(node)
         self._lay(self._result.fixed, node, share)
 
     def checkerboard(self, tile_mm: float) -> None:

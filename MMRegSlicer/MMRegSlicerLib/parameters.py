@@ -7,19 +7,47 @@ import json
 from MMRegSlicerLib.request import Mask, Moving, Node, Request
 
 _DEFAULTS = Request()
-_MODULE = "MMRegSlicer"
+MODULE = "MMRegSlicer"
+# Of several forms in one scene, the one that is seen.
+_CURRENT = "current"
+
+
+def parameter_nodes(scene: Node) -> tuple[Node, ...]:
+    """Every form that a scene holds."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")
+    nodes = (scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode") for index in range(count))
+    return tuple(node for node in nodes if node.GetAttribute("ModuleName") == MODULE)
 
 
 def parameter_node(scene: Node) -> Node:
-    """The node that holds the form of a scene: the first one of this module, made where there is none."""
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode")
-        if node.GetAttribute("ModuleName") == _MODULE:
-            return node
-    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", _MODULE)
-    node.SetAttribute("ModuleName", _MODULE)
+    """The form of a scene that was worked with last; made where there is none."""
+    nodes = parameter_nodes(scene)
+    if nodes:
+        return next((node for node in nodes if node.GetParameter(_CURRENT)), nodes[0])
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", MODULE)
+    node.SetAttribute("ModuleName", MODULE)
     node.SetHideFromEditors(True)
     return node
+
+
+def remove_unused(scene: Node) -> None:
+    """Remove the form that was made for an empty scene, and never written to, when a loaded scene brought others."""
+    nodes = parameter_nodes(scene)
+    unused = [node for node in nodes if not node.GetParameterNamesAsCommaSeparatedList()]
+    for node in unused if len(unused) < len(nodes) else unused[1:]:
+        scene.RemoveNode(node)
+
+
+def make_current(node: Node) -> None:
+    """Note, in the scene, which of its forms is worked with."""
+    if node.GetScene() is None:  # the scene is being closed
+        return
+    for each in parameter_nodes(node.GetScene()):
+        if each is not node:
+            each.UnsetParameter(_CURRENT)
+    node.SetHideFromEditors(True)
+    if not node.GetParameter(_CURRENT):
+        node.SetParameter(_CURRENT, "true")
 
 
 class Parameters:

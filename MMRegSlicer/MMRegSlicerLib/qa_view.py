@@ -7,6 +7,8 @@ from typing import Any
 
 import qt
 
+from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, show_deformation, shown_deformation
+from MMRegSlicerLib.map_style import style_of
 from MMRegSlicerLib.overlay import Overlay
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
@@ -39,12 +41,21 @@ class QaView:
     def __init__(self, ui: Any) -> None:  # noqa: ANN401
         self._ui = ui
         self._overlay: Overlay | None = None
+        self._result: Result | None = None
         self._modes: list[_Mode] = []
         self._is_mr_shown = True
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._flicker)
         ui.viewSelector.connect("currentIndexChanged(int)", lambda _index: self._mode_chosen())
         ui.viewSlider.connect("valueChanged(int)", lambda _value: self._draw())
+        for title, drawing in (
+            (_("Not drawn"), ""),
+            (_("Warped grid"), GRID),
+            (_("Arrows"), GLYPHS),
+            (_("Lines of equal displacement"), CONTOURS),
+        ):
+            ui.deformationSelector.addItem(title, drawing)
+        ui.deformationSelector.connect("currentIndexChanged(int)", self._drawing_chosen)
 
     def show(self, result: Result | None) -> None:
         """Compare the images of a result; with None, leave the views alone and nothing behind."""
@@ -59,14 +70,31 @@ class QaView:
         for mode in self._modes:
             selector.addItem(mode.title, mode.key)
         selector.blockSignals(False)
+        self._result = result
+        self._show_drawing(result)
         self._mode_chosen()
 
     def stop(self) -> None:
-        """Stop the flicker and remove what was made for showing."""
+        """Stop the flicker, and take away what was made for showing."""
         self._timer.stop()
         if self._overlay is not None:
             self._overlay.clear()
             self._overlay = None
+        if self._result is not None:
+            show_deformation(self._result, "")
+            self._result = None
+
+    def _show_drawing(self, result: Result) -> None:
+        """What a loaded scene shows is chosen; otherwise what is chosen is shown of this result too."""
+        drawings, seen = self._ui.deformationSelector, shown_deformation(result.transform)
+        if seen:
+            drawings.setCurrentIndex(drawings.findData(seen))
+        else:
+            self._drawing_chosen(int(drawings.currentIndex))
+
+    def _drawing_chosen(self, index: int) -> None:
+        if self._result is not None:
+            show_deformation(self._result, str(self._ui.deformationSelector.itemData(index) or ""))
 
     def _mode_chosen(self) -> None:
         if self._overlay is None:
@@ -117,5 +145,5 @@ def _modes(result: Result) -> list[_Mode]:
             _Mode("difference", _("Difference (after)"), "", 0),
         ]
     for node in result.maps:
-        modes.append(_Mode(node.GetID(), node.GetName().rpartition(": ")[2], _("Share of the map:"), 60, node))
+        modes.append(_Mode(node.GetID(), style_of(node).title, _("Share of the map:"), 60, node))
     return modes

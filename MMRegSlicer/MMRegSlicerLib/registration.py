@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from MMRegSlicerLib.request import Node, Request
 from MMRegSlicerLib.result import Result, add_result
 from MMRegSlicerLib.runner import Worker
 from MMRegSlicerLib.translation import tr as _
+from MMRegSlicerLib.workspace import Workspace
 
 _POLL_S = 0.02
 
@@ -91,14 +91,13 @@ class Registration:
         self._callbacks = callbacks
         self._error: MMRegError | None = None
         self.result: Result | None = None
-        self._temporary = tempfile.TemporaryDirectory(prefix="mmreg-")
-        folder = Path(self._temporary.name)
+        self._workspace = Workspace()
         try:
-            self._worker = Worker(write_inputs(request, folder))
+            self._worker = Worker(write_inputs(request, self.folder))
         except BaseException:
-            self._temporary.cleanup()
+            self._workspace.close()
             raise
-        self._output = folder / "result"
+        self._output = self.folder / "result"
         self._scene, self._observers = _observe(request, self)
         self.is_running = True
 
@@ -141,7 +140,7 @@ class Registration:
     @property
     def folder(self) -> Path:
         """Where the files are exchanged; exists while it is running."""
-        return Path(self._temporary.name)
+        return self._workspace.folder
 
     @property
     def process_id(self) -> int:
@@ -177,7 +176,7 @@ class Registration:
         for tag in self._observers:
             self._scene.RemoveObserver(tag)
         self._worker.stop()
-        self._temporary.cleanup()
+        self._workspace.close()
         if error is not None:
             self._callbacks.failed(error)
         elif self.result is not None:

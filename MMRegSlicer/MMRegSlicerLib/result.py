@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
 
 from MMRegSlicerLib import mrml_bridge
+from MMRegSlicerLib.map_style import MAP
 from MMRegSlicerLib.request import Node, Request
 from MMRegSlicerLib.translation import tr as _
 
@@ -17,6 +19,8 @@ from MMRegSlicerLib.translation import tr as _
 _MADE, _MOVING, _FIXED, _NUMBERS, _ACCEPTED = (
     f"MMReg.{word}" for word in ("made", "moving", "fixed", "numbers", "accepted")
 )
+# The roles by which the transform refers to other nodes.
+REFERENCES = (_MADE, _MOVING, _FIXED)
 # On the transform node: what its references on other nodes are called by. Identifiers of nodes change when a scene is
 # added to another one, this does not.
 _KEY = "MMReg.key"
@@ -37,7 +41,7 @@ class Result:
     @property
     def made(self) -> tuple[Node, ...]:
         """Everything that the registration made but the transform."""
-        return _references(self.transform, _MADE)
+        return references(self.transform, _MADE)
 
     @property
     def warped(self) -> tuple[Node, ...]:
@@ -52,7 +56,7 @@ class Result:
     @property
     def moving(self) -> tuple[Node, ...]:
         """The MR volumes that were registered."""
-        return _references(self.transform, _MOVING)
+        return references(self.transform, _MOVING)
 
     @property
     def fixed(self) -> Node:
@@ -123,6 +127,10 @@ class Result:
         """Whether the MR lies where the registration puts it."""
         return any(node in self.under for node in self.moving)
 
+    def set_accepted(self, accepted: bool) -> None:
+        """Note what a person decided; see `accept`."""
+        self.transform.SetAttribute(_ACCEPTED, "true" if accepted else None)
+
     def accept(self, *, harden: bool = False) -> None:
         """Keep it.
 
@@ -132,7 +140,7 @@ class Result:
             Write the movement into everything that lies under the transform, the transforms above the ultrasound
             included, as Slicer hardens; these nodes stay where they are and cannot be taken back.
         """
-        self.transform.SetAttribute(_ACCEPTED, "true")
+        self.set_accepted(True)
         for node in self.under if harden else ():
             node.HardenTransform()
             node.RemoveNodeReferenceIDs(self._before)
@@ -203,7 +211,7 @@ def add_result(folder: Path, request: Request) -> Result:
         transform.SetNodeReferenceID(_FIXED, request.fixed.GetID())
         for node in request.moving_nodes:
             transform.AddNodeReferenceID(_MOVING, node.GetID())
-        _into_folder(scene, name, [transform, *result.made])
+        into_folder(scene, name, [transform, *result.made])
         result.show(after=True)
     except BaseException:
         result.discard()
@@ -217,6 +225,8 @@ def _add_volume(path: Path, result: Result, request: Request) -> None:
     title = f"{stem.removeprefix('warped_')} {_('registered')}" if warped else stem.replace("_", " ")
     node = mrml_bridge.read_volume(path, request.fixed.GetScene(), f"{result.transform.GetName()}: {title}")
     _keep(node, "warped" if warped else "map", result.transform)
+    if not warped:
+        node.SetAttribute(MAP, stem)
 
 
 def _keep(node: Node, kind: str, transform: Node) -> None:
@@ -229,7 +239,8 @@ def _numbers(path: Path) -> str:
     return json.dumps(content.get("qa", {}))
 
 
-def _into_folder(scene: Node, name: str, nodes: list[Node]) -> None:
+def into_folder(scene: Node, name: str, nodes: Sequence[Node]) -> None:
+    """Put nodes into a new folder of the subject hierarchy."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
     for node in nodes:
@@ -238,6 +249,7 @@ def _into_folder(scene: Node, name: str, nodes: list[Node]) -> None:
         hierarchy.SetItemParent(item, folder)
 
 
-def _references(node: Node, role: str) -> tuple[Node, ...]:
+def references(node: Node, role: str) -> tuple[Node, ...]:
+    """The nodes that a node refers to by a role, those that are in the scene."""
     nodes = (node.GetNthNodeReference(role, index) for index in range(node.GetNumberOfNodeReferences(role)))
     return tuple(each for each in nodes if each is not None)

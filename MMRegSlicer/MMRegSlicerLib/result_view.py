@@ -9,11 +9,12 @@ from typing import Any
 import qt
 import slicer
 
-from MMRegSlicerLib.companions import may_move, with_folder
+from MMRegSlicerLib.apply_view import ApplyView
 from MMRegSlicerLib.landmark_view import LandmarkView
 from MMRegSlicerLib.qa_view import QaView
 from MMRegSlicerLib.result import Result, results_in
 from MMRegSlicerLib.translation import tr as _
+from MMRegSlicerLib.undo import Undo
 
 # Background and text, dark enough on light to read in both of Slicer's themes.
 _COLOURS = {"accept": "#d9f2d9", "review": "#fff0c2", "reject": "#f8d0d0"}
@@ -37,17 +38,27 @@ class ResultView:
         self._told_chosen = chosen
         self._told_discarded = discarded
         self._result: Result | None = None
+        self._undo = Undo()
         self._qa = QaView(ui)
         self._landmarks = LandmarkView(ui)
+        self._apply = ApplyView(ui, self._undo, self._show_again)
         ui.resultSelector.connect("currentIndexChanged(int)", self._choose)
         ui.afterBox.connect("toggled(bool)", self._toggled)
-        ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._refresh_apply())
-        ui.applyButton.connect("clicked()", self._apply)
+        ui.previousButton.connect("clicked()", lambda: self._step(-1))
+        ui.nextButton.connect("clicked()", lambda: self._step(1))
         ui.reportButton.connect("clicked()", self._save_report)
         ui.acceptButton.connect("clicked()", self._accept)
         ui.discardButton.connect("clicked()", self._discard)
-        self._shortcut = qt.QShortcut(qt.QKeySequence("b"), slicer.util.mainWindow() or ui.resultSection)
-        self._shortcut.connect("activated()", self._flip)
+        ui.undoButton.connect("clicked()", self._take_back)
+        # The arrows alone belong to Slicer, which steps through slices with them.
+        self._shortcuts = [
+            _shortcut(ui, keys, action)
+            for keys, action in (
+                ("b", self._flip),
+                ("Ctrl+Left", lambda: self._step(-1)),
+                ("Ctrl+Right", lambda: self._step(1)),
+            )
+        ]
 
     def show(self, result: Result | None) -> None:
         """Show a result, or nothing."""
@@ -55,6 +66,9 @@ class ResultView:
             self._qa.show(result)
             self._landmarks.show(result)
         self._result = result
+        self._apply.show(result)
+        self._ui.undoButton.setVisible(bool(self._undo.title))
+        self._ui.undoButton.setText(_("Undo: {step}").format(step=self._undo.title))
         self._ui.resultSection.setVisible(result is not None)
         if result is None:
             return
@@ -67,18 +81,27 @@ class ResultView:
         self._ui.afterBox.blockSignals(False)
         self._ui.reportButton.setEnabled(bool(result.report))
         self._ui.acceptButton.setEnabled(not result.accepted)
-        self._refresh_apply()
 
-    def take_key(self, active: bool) -> None:
-        """Listen to the key *B*, or leave it to others."""
-        self._shortcut.setEnabled(active)
+    def forget(self) -> None:
+        """Show nothing, and take nothing back any more: the scene is closed."""
+        self._undo.forget()
+        self.show(None)
+
+    def take_keys(self, active: bool) -> None:
+        """Listen to *B* and to *Ctrl* with an arrow, or leave them to others."""
+        for shortcut in self._shortcuts:
+            shortcut.setEnabled(active)
 
     def cleanup(self) -> None:
-        """Give the key back, and leave nothing in the views."""
+        """Give the keys back, and leave nothing in the views."""
         self._qa.stop()
         self._result = None
-        self._shortcut.setEnabled(False)
-        self._shortcut.deleteLater()
+        self.take_keys(False)
+        for shortcut in self._shortcuts:
+            shortcut.deleteLater()
+
+    def _show_again(self) -> None:
+        self.show(self._result)
 
     def _list_results(self, shown: Result) -> None:
         selector, results = self._ui.resultSelector, results_in(slicer.mrmlScene)
@@ -87,7 +110,7 @@ class ResultView:
         for each in results:
             selector.addItem(each.transform.GetName(), each.transform.GetID())
         selector.setCurrentIndex(selector.findData(shown.transform.GetID()))
-        selector.setVisible(len(results) > 1)
+        self._ui.resultArea.setVisible(len(results) > 1)
         selector.blockSignals(False)
 
     def _choose(self, index: int) -> None:
@@ -99,6 +122,11 @@ class ResultView:
         results[index].show(after=True)
         self._told_chosen(results[index])
 
+    def _step(self, by: int) -> None:
+        selector, count = self._ui.resultSelector, len(results_in(slicer.mrmlScene))
+        if self._result is not None and count > 1:
+            selector.setCurrentIndex((int(selector.currentIndex) + by) % count)
+
     def _flip(self) -> None:
         if self._result is not None:
             self._ui.afterBox.setChecked(not self._result.is_shown_after)
@@ -106,27 +134,6 @@ class ResultView:
     def _toggled(self, after: bool) -> None:
         if self._result is not None:
             self._result.show(after=after)
-
-    def _refresh_apply(self) -> None:
-        node = self._ui.applySelector.currentNode()
-        result = self._result
-        self._ui.applyButton.setEnabled(result is not None and may_move(node, result))
-        moved = result is not None and node in result.under
-        self._ui.applyButton.setText(_("Put back") if moved else _("Put under the transform"))
-
-    def _apply(self) -> None:
-        """Move what is chosen, or, when it lies under the transform already, put it back."""
-        if self._result is None:
-            return
-        node = self._ui.applySelector.currentNode()
-        together = with_folder(node, self._result) if self._ui.applyFolderBox.checked else (node,)
-        under = self._result.under
-        for each in together:
-            if node not in under:
-                self._result.apply_to(each)
-            elif each in under:
-                self._result.take_from(each)
-        self.show(self._result)
 
     def _save_report(self) -> None:
         if self._result is None:
@@ -139,8 +146,12 @@ class ResultView:
             Path(path).write_text(self._result.report, encoding="utf-8")
 
     def _accept(self) -> None:
-        if self._result is not None:
-            self._result.accept()
+        if self._result is None:
+            return
+        harden = bool(self._ui.hardenBox.checked)
+        question = _("Write the movement into everything under the transform? This cannot be undone.")
+        if not harden or slicer.util.confirmOkCancelDisplay(question, _("MMReg")):
+            self._undo.accept(self._result, harden=harden)
             self.show(self._result)
 
     def _discard(self) -> None:
@@ -150,11 +161,34 @@ class ResultView:
         if slicer.util.confirmOkCancelDisplay(question, _("MMReg")):
             result = self._result
             self.show(None)
-            result.discard()
+            self._undo.discard(result)
             self._told_discarded()
             left = results_in(slicer.mrmlScene)
             if left:
                 self._told_chosen(left[-1])
+            else:
+                self.show(None)
+
+    def _take_back(self) -> None:
+        if not self._undo.title:
+            return
+        shown, result = self._result, self._undo.result
+        changes = shown is None or shown.transform is not result.transform
+        if shown is not None and changes:
+            shown.show(after=False)
+        self._undo.back()
+        if result.transform.GetScene() is None:  # it was deleted by hand meanwhile
+            self._show_again()
+            return
+        if shown is not None and changes:
+            result.show(after=True)
+        self._told_chosen(result)
+
+
+def _shortcut(ui: Any, keys: str, action: Callable[[], None]) -> Any:  # noqa: ANN401
+    shortcut = qt.QShortcut(qt.QKeySequence(keys), slicer.util.mainWindow() or ui.resultSection)
+    shortcut.connect("activated()", action)
+    return shortcut
 
 
 def verdict_text(result: Result) -> tuple[str, str]:

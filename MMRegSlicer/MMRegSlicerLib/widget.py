@@ -14,8 +14,9 @@ from MMRegSlicerLib import dependencies
 from MMRegSlicerLib.devices import DeviceProbe
 from MMRegSlicerLib.form import Form
 from MMRegSlicerLib.logic import MMRegSlicerLogic
-from MMRegSlicerLib.parameters import Parameters, parameter_node
+from MMRegSlicerLib.parameters import MODULE, Parameters, make_current, parameter_node, remove_unused
 from MMRegSlicerLib.registration import Callbacks, Progress
+from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.result_view import ResultView
 from MMRegSlicerLib.translation import tr as _
@@ -46,22 +47,25 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._timer = qt.QTimer()
         self._timer.setInterval(_POLL_MS)
         self._timer.connect("timeout()", self._poll)
+        ui.parameterSelector.baseName = MODULE
+        ui.parameterSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", MODULE)
+        ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._form_chosen)
         ui.registerButton.connect("clicked()", self._register_clicked)
         ui.cancelButton.connect("clicked()", self._cancel_clicked)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._scene_closes)
-        for event in (scene.EndCloseEvent, scene.EndImportEvent):
-            self.addObserver(scene, event, lambda _caller, _event: self._show_scene())
+        self.addObserver(scene, scene.EndCloseEvent, lambda _caller, _event: self._show_scene())
+        self.addObserver(scene, scene.EndImportEvent, lambda _caller, _event: self._scene_loaded())
         self.addObserver(scene, scene.NodeRemovedEvent, lambda _caller, _event: self._node_removed())
 
     def enter(self) -> None:
         """Show what the scene holds; called when a person comes to the module."""
-        self.result_view.take_key(True)
+        self.result_view.take_keys(True)
         self._show_scene()
 
     def exit(self) -> None:
-        """Give the key to other modules; called when a person leaves for one. A registration goes on."""
-        self.result_view.take_key(False)
+        """Give the keys to other modules; called when a person leaves for one. A registration goes on."""
+        self.result_view.take_keys(False)
 
     def cleanup(self) -> None:
         """Leave nothing behind: called when the module is reloaded and when the application quits."""
@@ -74,17 +78,35 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.result_view.cleanup()
 
     def _show_scene(self) -> None:
-        node = parameter_node(slicer.mrmlScene)
+        self._show_form(parameter_node(slicer.mrmlScene))
+        self._look_for_devices()
+
+    def _scene_loaded(self) -> None:
+        remove_unused(slicer.mrmlScene)
+        self._show_scene()
+
+    def _form_chosen(self, node: Node) -> None:
+        """Show another form of the scene; while the scene is being closed or loaded there may be none."""
+        scene = slicer.mrmlScene
+        shown = None if self._parameters is None else self._parameters.node
+        if shown is None or node is shown or scene.IsBatchProcessing():
+            return
+        if node is not None:
+            make_current(node)
+        self._show_form(node if node is not None else parameter_node(scene))
+
+    def _show_form(self, node: Node) -> None:
         if self._parameters is None or self._parameters.node is not node:
             self._forget_parameters()
             self._parameters = Parameters(node)
             self.addObserver(node, vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: self._parameters_changed())
+            self.ui.parameterSelector.setCurrentNode(node)
         self._parameters_changed()
-        self._look_for_devices()
 
     def _form_changed(self) -> None:
         if self._parameters is not None:
             self._parameters.request = self.form.request
+            make_current(self._parameters.node)
         self._refresh()
 
     def _parameters_changed(self) -> None:
@@ -155,6 +177,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         ui.progressBar.setVisible(running)
         ui.progressBar.setValue(0)
         ui.registerButton.setVisible(not running)
+        ui.parameterArea.setEnabled(not running)
         self.form.set_enabled(not running)
         ui.resultSection.setEnabled(not running)
 
@@ -169,7 +192,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
     def _scene_closes(self, _caller: object, _event: str) -> None:
         self.logic.cancelAll(_("Cancelled because the scene was closed."))
         self._forget_parameters()
-        self.result_view.show(None)
+        self.result_view.forget()
 
     def _node_removed(self) -> None:
         if self._parameters is not None and self._parameters.result_transform is None:

@@ -11,6 +11,9 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from mrml_scene import scene_holds
 
+# What of Slicer draws transforms and legends over the image.
+_MANAGERS = ("vtkMRMLTransformsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager")
+
 
 class SliceView:
     """One orientation of the scene.
@@ -35,7 +38,17 @@ class SliceView:
         self._window.SetShowWindow(False)
         self._window.SetSize(size, size)
         renderer = vtk.vtkRenderer()
+        renderer.GetActiveCamera().ParallelProjectionOn()
         self._window.AddRenderer(renderer)
+        self._interactor = vtk.vtkRenderWindowInteractor()
+        self._interactor.SetRenderWindow(self._window)
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        factory.SetMRMLApplicationLogic(application)
+        for manager in _MANAGERS:
+            if not factory.IsDisplayableManagerRegistered(manager):
+                factory.RegisterDisplayableManager(manager)
+        self._managers = slicer.vtkMRMLDisplayableManagerGroup()
+        self._managers.Initialize(factory, renderer)
         self._logic = slicer.vtkMRMLSliceLogic()
         self._logic.SetMRMLApplicationLogic(application)
         self._logic.SetMRMLScene(scene)
@@ -43,6 +56,7 @@ class SliceView:
         node = self._logic.AddSliceNode(name)
         node.SetOrientation(orientation)
         node.SetMappedInLayout(1)
+        self._managers.SetMRMLDisplayableNode(node)
         self._logic.ResizeSliceNode(size, size)
         node.SetDimensions(size, size, 1)
         self._mapper = vtk.vtkImageMapper()
@@ -50,6 +64,7 @@ class SliceView:
         self._mapper.SetColorLevel(127.5)
         actor = vtk.vtkActor2D()
         actor.SetMapper(self._mapper)
+        actor.GetProperty().SetDisplayLocationToBackground()
         renderer.AddViewProp(actor)
 
     @property
@@ -58,15 +73,21 @@ class SliceView:
         return self._logic.GetSliceCompositeNode()
 
     def look_at(self, background: Any, foreground: Any) -> None:
-        """Show two volumes, at the middle of the scene; the view then stays where it is."""
+        """Show two volumes, at the middle of the first; the view then stays where it is."""
         self.composite.SetBackgroundVolumeID(background.GetID())
         self.composite.SetForegroundVolumeID(foreground.GetID())
         self._logic.FitSliceToBackground()
-        self._logic.SetSliceOffset(0)
+        bounds = [0.0] * 6
+        background.GetRASBounds(bounds)
+        self._logic.GetSliceNode().JumpSliceByCentering(*[(bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)])
 
     def draw(self, *, foreground: float) -> np.ndarray:
         """(H, W) brightness of the view, 0 to 255, with the foreground at an opacity."""
         self.composite.SetForegroundOpacity(foreground)
+        return self.picture().mean(axis=-1)
+
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) the view as it is, 0 to 255, the lowest line first."""
         self._logic.UpdatePipeline()
         self._mapper.SetInputConnection(self._logic.GetImageDataConnection())
         self._window.Render()
@@ -76,4 +97,4 @@ class SliceView:
         grab.Update()
         image = grab.GetOutput()
         width, height, _ = image.GetDimensions()
-        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1).mean(axis=-1)
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[..., :3]

@@ -18,13 +18,14 @@ from slice_view import SliceView
 
 @pytest.fixture
 def result(scene, any_grid, smooth_volume, tmp_path):
-    """A warped MR that is the ultrasound, on every kind of grid, and one map."""
+    """A warped MR that is the ultrasound, on every kind of grid, and every map."""
     values = smooth_volume(any_grid)
     fixed = add_volume(scene, "US", values.data[0].numpy(), any_grid.ras_from_ijk)
     mr = add_volume(scene, "T1", np.ones((4, 4, 4)), np.eye(4))
     write_transform(SpatialTransform.identity(), tmp_path / "transform.h5")
     write_volume(values, tmp_path / "warped_T1.nii.gz")
-    write_volume(values, tmp_path / "expected_error.nii.gz")
+    for name in MAPS:
+        write_volume(values, tmp_path / f"{name}.nii.gz")
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     return add_result(tmp_path, Request(fixed, (Moving(mr),)))
 
@@ -67,15 +68,47 @@ def test_checkerboard_takes_turns(scene, view, result):
     assert 2 <= np.abs(np.diff(row.astype(int))).sum() <= fixed.shape[2] / step + 1
 
 
-def test_a_map_comes_with_a_legend_that_goes_again(scene, view, result):
+MAPS = {
+    "displacement": ("Displacement (mm)", "Warm1"),
+    "expected_error": ("Expected error (mm)", "Warm1"),
+    "inverse_consistency_error": ("Inverse consistency (mm)", "Warm1"),
+    "jacobian_determinant": ("Volume change (1 is none)", "Rainbow"),
+    "of_a_later_core": ("of a later core", "Warm1"),
+}
+
+
+def test_every_map_comes_with_colours_and_a_legend_that_goes_again(scene, view, result):
+    assert [node.GetAttribute("MMReg.map") for node in result.maps] == sorted(MAPS)
     overlay = Overlay(result)
-    overlay.overlay_map(result.maps[0], 0.6)
-    assert view.composite.GetForegroundVolumeID() == result.maps[0].GetID()
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.maps[0])
-    assert (legend.GetTitleText(), bool(legend.GetVisibility())) == ("expected error", True)
-    assert result.maps[0].GetDisplayNode().GetColorNode().GetName() == "Warm1"
+    for node in result.maps:
+        overlay.overlay_map(node, 0.6)
+        assert view.composite.GetForegroundVolumeID() == node.GetID()
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+        display = node.GetDisplayNode()
+        assert legend.GetVisibility()
+        assert (legend.GetTitleText(), display.GetColorNode().GetName()) == MAPS[node.GetAttribute("MMReg.map")]
+        # What was not measured is no length of 0 mm: it is not coloured at all.
+        assert bool(display.GetApplyThreshold()) == (node.GetAttribute("MMReg.map") != "jacobian_determinant")
+    low, high = (
+        result.maps[-2].GetDisplayNode().GetWindowLevelMin(),
+        result.maps[-2].GetDisplayNode().GetWindowLevelMax(),
+    )
+    assert (low, high) == (0.5, 1.5)
     overlay.clear()
-    assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.maps[0]) is None
+    assert all(slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node) is None for node in result.maps)
+
+
+def test_a_map_is_seen_in_colour_where_it_was_measured(scene, view, result):
+    node = next(node for node in result.maps if node.GetAttribute("MMReg.map") == "displacement")
+    values = slicer.util.arrayFromVolume(node)
+    values[:] = 3.0
+    values[..., : values.shape[2] // 2] = 0.0
+    node.GetImageData().Modified()
+    view.look_at(result.fixed, node)
+    Overlay(result).overlay_map(node, 1.0)
+    picture = view.picture().astype(int)
+    coloured = (picture[..., 0] - picture[..., 2] > 100).mean()
+    assert 0.02 < coloured < 0.8
 
 
 def test_nothing_stays_behind(scene, view, result):

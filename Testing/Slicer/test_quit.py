@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
+
+from MMRegSlicerLib.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 # Stands for the application: starts a registration, tells its process, and waits for a line.
@@ -72,3 +75,42 @@ def test_after_a_crash_the_process_ends_by_itself(application):
     while is_alive(number):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_after_a_crash_the_next_start_removes_what_was_left(application, monkeypatch):
+    process, number, folder = application
+    assert (folder / "fixed.nrrd").is_file()
+    temporary = folder.parent
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    beside = temporary / "mmreg-of-somebody-else"
+    beside.mkdir()
+    make_old(folder, beside)
+    Workspace().close()
+    assert folder.exists(), "the application is still alive"
+
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    while is_alive(number):
+        time.sleep(0.1)
+    make_old(folder)
+    Workspace().close()
+    assert not folder.exists()
+    assert beside.exists(), "without a lock it is not ours"
+
+
+def test_a_folder_that_was_only_just_made_is_left_alone(tmp_path, monkeypatch):
+    """Between making the folder and taking its lock there is a moment."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    fresh = tmp_path / "mmreg-fresh"
+    fresh.mkdir()
+    (fresh / "lock").touch()
+    Workspace().close()
+    assert fresh.exists()
+    make_old(fresh)
+    Workspace().close()
+    assert not fresh.exists()
+
+
+def make_old(*folders: Path) -> None:
+    for folder in folders:
+        os.utime(folder, (time.time() - 3600,) * 2)

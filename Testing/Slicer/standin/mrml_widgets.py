@@ -76,6 +76,10 @@ class _NodeComboBox(QtWidgets.QComboBox):
         self._none_display = "None"
         self._add_enabled = True
         self._remove_enabled = True
+        self._rename_enabled = False
+        self._show_hidden = False
+        self._base_name = ""
+        self._attributes: list[tuple[str, str, str]] = []
         self._scene: Any = None
         self._tags: list[int] = []
         self._chosen: str | None = None
@@ -104,9 +108,30 @@ class _NodeComboBox(QtWidgets.QComboBox):
         for kind in self._types:
             for index in range(self._scene.GetNumberOfNodesByClass(kind) if self._scene else 0):
                 node = self._scene.GetNthNodeByClass(index, kind)
-                if not node.GetHideFromEditors() and (self._children or node.GetClassName() == kind):
+                seen = self._show_hidden or not node.GetHideFromEditors()
+                if seen and self._fits(node) and (self._children or node.GetClassName() == kind):
                     found.append(node)
         return found
+
+    def _fits(self, node: Any) -> bool:
+        return all(node.GetAttribute(name) == value for kind, name, value in self._attributes if node.IsA(kind))
+
+    def addAttribute(self, kind: str, name: str, value: str) -> None:  # noqa: N802
+        self._attributes.append((kind, name, value))
+        if self._scene is not None:
+            self._fill()
+
+    def addNode(self) -> Any:  # noqa: N802 - what the entry of the menu does
+        assert self._add_enabled
+        name = self._scene.GenerateUniqueName(self._base_name)
+        node = self._scene.CreateNodeByClass(self._types[0])
+        node.UnRegister(None)
+        node.SetName(name)
+        for _, attribute, value in self._attributes:
+            node.SetAttribute(attribute, value)
+        self._scene.AddNode(node)
+        self.setCurrentNode(node)
+        return node
 
     def _identifiers(self) -> list[str | None]:
         count = self.count()
@@ -148,6 +173,9 @@ class _NodeComboBox(QtWidgets.QComboBox):
     noneDisplay = QtCore.Property(str, lambda self: self._none_display, _setter("_none_display"))  # noqa: N815
     addEnabled = QtCore.Property(bool, lambda self: self._add_enabled, _setter("_add_enabled"))  # noqa: N815
     removeEnabled = QtCore.Property(bool, lambda self: self._remove_enabled, _setter("_remove_enabled"))  # noqa: N815
+    renameEnabled = QtCore.Property(bool, lambda self: self._rename_enabled, _setter("_rename_enabled"))  # noqa: N815
+    showHidden = QtCore.Property(bool, lambda self: self._show_hidden, _setter("_show_hidden"))  # noqa: N815
+    baseName = QtCore.Property(str, lambda self: self._base_name, _setter("_base_name"))  # noqa: N815
 
 
 CTK_CLASSES = {"ctkCollapsibleButton": with_habits("ctkCollapsibleButton", _CollapsibleButton, CTK)}

@@ -74,8 +74,11 @@ MRML = {
             "noneDisplay",
             "addEnabled",
             "removeEnabled",
+            "renameEnabled",
+            "showHidden",
+            "baseName",
         ),
-        ("currentNode", "setCurrentNode", "setMRMLScene"),
+        ("addAttribute", "currentNode", "setCurrentNode", "setMRMLScene"),
         ("currentNodeChanged(vtkMRMLNode*)",),
     ),
 }

@@ -4,15 +4,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import slicer
 from PySide6 import QtWidgets
 
-from MMRegCore.config import describe, load_preset, preset_description, preset_names
+from MMRegCore.config import RegistrationSettings, describe, load_preset, preset_description, preset_names
 from MMRegSlicerLib.request import Mask, Moving, Request
 from mrml_scene import add_linear, add_segmentation, add_volume, translation
+
+# Of every method that a preset may name, now and later.
+METHODS = set(get_args(get_type_hints(RegistrationSettings)["method"]))
 
 
 def combo_boxes(place):
@@ -102,7 +106,8 @@ def test_a_form_that_comes_with_a_scene_is_shown(opened, volumes):
 def test_every_setting_of_the_preset_can_be_changed_and_explains_itself(opened, volumes):
     opened.request(preset="mcbo")
     editors = opened.panel.form._editors
-    settings = [each for each in describe(load_preset("mcbo")) if each.key.partition(".")[0] not in ("method", "lc2")]
+    hidden = {"method", *METHODS} - {"mcbo"}
+    settings = [each for each in describe(load_preset("mcbo")) if each.key.partition(".")[0] not in hidden]
     assert [editor.key for editor in editors] == [each.key for each in settings]
     for editor, about in zip(editors, settings, strict=True):
         assert about.help in editor.widget.toolTip()
@@ -126,6 +131,51 @@ def test_another_preset_brings_its_own_values(opened):
         choose(opened.ui.presetSelector, name)
         assert opened.panel.form.request.changes == {}
         assert opened.panel._parameters.request.preset == name
+
+
+def test_every_preset_is_offered_with_the_settings_of_its_own_method(opened):
+    """Presets and methods that come later, too: nothing about them is written down in the module."""
+    selector = opened.ui.presetSelector
+    assert [selector.itemText(index) for index in range(selector.count())] == list(preset_names())
+    for name in preset_names():
+        choose(selector, name)
+        groups = {editor.group.partition(".")[0] for editor in opened.panel.form._editors}
+        assert groups & METHODS <= {load_preset(name).method}
+        assert opened.ui.presetAbout.text() == preset_description(name)
+
+
+def test_several_forms_in_one_scene(opened, volumes):
+    selector, first = opened.ui.parameterSelector, opened.panel._parameters.node
+    opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),), name="before resection")
+    second = selector.addNode()
+    assert second.GetHideFromEditors()
+    assert opened.panel.form.request == Request()
+    choose(opened.ui.fixedSelector, "FLAIR")
+    choose(opened.ui.presetSelector, "mcbo-clem")
+    selector.setCurrentNode(first)
+    assert opened.panel.form.request == Request(volumes[0], (Moving(volumes[1]),), name="before resection")
+    assert [node.GetID() for node in (first, second)] == [selector.itemData(index) for index in range(selector.count())]
+    selector.setCurrentNode(second)
+    assert opened.panel.form.request.fixed is volumes[2]
+    opened.panel.enter()
+    assert opened.panel._parameters.node is second, "coming back to the module shows the form that was left"
+    slicer.mrmlScene.RemoveNode(second)
+    assert opened.panel.form.request.name == "before resection"
+    slicer.mrmlScene.RemoveNode(first)
+    assert opened.panel.form.request == Request()
+
+
+def test_the_form_that_was_worked_with_last_comes_back_with_the_scene(opened, volumes, tmp_path):
+    opened.request(fixed=volumes[0], name="one")
+    opened.ui.parameterSelector.addNode()
+    opened.request(fixed=volumes[2], name="two")
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    slicer.mrmlScene.Clear(0)
+    assert opened.panel.form.request == Request()
+    slicer.mrmlScene.Connect()
+    assert opened.ui.parameterSelector.count() == 2
+    assert opened.panel.form.request.name == "two"
 
 
 def test_a_start_from_the_middle_of_the_chain_is_said(opened, volumes):

@@ -14,6 +14,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
+from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, show_deformation, shown_deformation
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import add_linear, add_points, add_volume, node_ids, points_in_world, snapshot, translation
 
@@ -81,7 +82,7 @@ def choose(ui, title):
 def test_ways_of_comparing(opened, shown, case):
     ui, composite, scene = opened.ui, shown.composite, slicer.mrmlScene
     titles = [ui.viewSelector.itemText(index) for index in range(ui.viewSelector.count())]
-    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", "expected error"]
+    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", "Expected error (mm)"]
     ui.viewSlider.setValue(20)
     assert composite.GetForegroundOpacity() == pytest.approx(0.2)
 
@@ -96,7 +97,7 @@ def test_ways_of_comparing(opened, shown, case):
 
     choose(ui, "Difference (after)")
     assert not ui.viewSlider.isVisible()
-    choose(ui, "expected error")
+    choose(ui, "Expected error (mm)")
     assert composite.GetForegroundVolumeID() == shown.result.maps[0].GetID()
     assert scene.GetFirstNodeByName("MMReg comparison") is None
 
@@ -110,7 +111,7 @@ def test_flicker_shows_one_then_the_other(opened, shown):
     assert shown.composite.GetForegroundOpacity() == 0.5
 
 
-@pytest.mark.parametrize("title", ["Flicker", "Checkerboard (after)", "expected error"])
+@pytest.mark.parametrize("title", ["Flicker", "Checkerboard (after)", "Expected error (mm)"])
 def test_discard_takes_the_comparison_along(opened, shown, case, title):
     choose(opened.ui, title)
     opened.ui.discardButton.click()
@@ -133,8 +134,13 @@ def test_landmarks_worst_first_and_a_click_goes_there(opened, shown):
     table.cellClicked.emit(0, 0)
     matrix = slice_node.GetSliceToRAS()
     np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [10.0, 0, 0])
+    table.cellClicked.emit(1, 0)
+    np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [0.0, 0, 0])
+    ui.worstButton.click()
+    np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [10.0, 0, 0])
     scene.RemoveNode(in_mr)
     assert table.rowCount() == 0
+    assert not ui.worstButton.isEnabled()
 
 
 def test_before_and_after_by_click_and_by_key(opened, shown, case):
@@ -208,7 +214,7 @@ def test_discard_asks_then_removes_exactly_what_was_made(opened, shown, case):
 
 def test_results_of_several_ultrasound_volumes_are_stepped_through(opened, shown, case, tmp_path):
     ui, first = opened.ui, shown.result
-    assert ui.resultSelector.isHidden()
+    assert ui.resultArea.isHidden()
     first.show(after=False)
     later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
     opened.request(fixed=later)
@@ -227,7 +233,7 @@ def test_results_of_several_ultrasound_volumes_are_stepped_through(opened, shown
 
     ui.discardButton.click()
     assert opened.panel._parameters.result_transform is second.transform
-    assert ui.resultSelector.isHidden()
+    assert ui.resultArea.isHidden()
     assert shown.composite.GetBackgroundVolumeID() == later.GetID()
     ui.discardButton.click()
     assert ui.resultSection.isHidden()
@@ -258,3 +264,111 @@ def test_the_report_is_saved_as_it_was_written(opened, shown, tmp_path, monkeypa
 def test_deleting_the_transform_by_hand_takes_the_section_away(opened, shown):
     slicer.mrmlScene.RemoveNode(shown.result.transform)
     assert not opened.ui.resultSection.isVisible()
+
+
+@pytest.fixture
+def two(opened, shown, case, tmp_path):
+    """A second ultrasound with a result of its own, which is shown."""
+    shown.result.show(after=False)
+    later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
+    opened.request(fixed=later)
+    opened.panel._done(add_result(tmp_path / "result", opened.panel.form.request))
+    return SimpleNamespace(first=shown.result, second=Result(opened.panel._parameters.result_transform))
+
+
+def test_buttons_and_keys_step_through_the_results_and_round_again(opened, two, case):
+    ui, keys = opened.ui, QtCore.Qt.Key
+    opened.holder.activateWindow()
+    opened.wait(opened.holder.isActiveWindow)
+    ui.previousButton.click()
+    assert case.mr.GetTransformNodeID() == two.first.transform.GetID()
+    ui.nextButton.click()
+    assert case.mr.GetTransformNodeID() == two.second.transform.GetID()
+    for key, result in ((keys.Key_Right, two.first), (keys.Key_Left, two.second), (keys.Key_Left, two.first)):
+        QtTest.QTest.keyClick(opened.holder, key, QtCore.Qt.KeyboardModifier.ControlModifier)
+        assert case.mr.GetTransformNodeID() == result.transform.GetID()
+        assert ui.resultSelector.currentText() == result.transform.GetName()
+
+
+def test_the_drawing_of_the_transform_goes_with_the_result_that_is_shown(opened, two):
+    ui = opened.ui
+    assert [ui.deformationSelector.itemText(index) for index in range(ui.deformationSelector.count())] == [
+        "Not drawn",
+        "Warped grid",
+        "Arrows",
+        "Lines of equal displacement",
+    ]
+    drawn = lambda: [shown_deformation(each.transform) for each in (two.first, two.second)]  # noqa: E731
+    for index, name in enumerate(["", GRID, GLYPHS, CONTOURS]):
+        ui.deformationSelector.setCurrentIndex(index)
+        assert drawn() == ["", name]
+    ui.previousButton.click()
+    assert drawn() == [CONTOURS, ""]
+    ui.deformationSelector.setCurrentIndex(0)
+    assert drawn() == ["", ""]
+
+
+def test_a_scene_that_shows_a_drawing_says_so_in_the_form(opened, shown):
+    show_deformation(shown.result, GLYPHS)
+    opened.panel.result_view._qa._result = None  # as if the scene had just been loaded
+    opened.panel.result_view._qa.show(shown.result)
+    assert opened.ui.deformationSelector.currentText() == "Arrows"
+
+
+def test_every_step_can_be_undone_from_the_panel(opened, shown, case):
+    ui, scene = opened.ui, slicer.mrmlScene
+    assert ui.undoButton.isHidden()
+    plan = add_points(scene, "plan", np.array([[10.0, 0, 0]]))
+    ui.applySelector.setCurrentNode(plan)
+    ui.applyButton.click()
+    ui.acceptButton.click()
+    assert ui.undoButton.text() == "Undo: Accept"
+    ui.undoButton.click()
+    assert ui.acceptButton.isEnabled()
+    assert not shown.result.accepted
+    before = sorted(node_ids(scene))
+    ui.discardButton.click()
+    assert (ui.resultSection.isVisible(), ui.undoButton.text()) == (False, "Undo: Discard")
+    ui.undoButton.click()
+    assert ui.resultSection.isVisible()
+    assert sorted(node_ids(scene)) == before
+    assert case.mr.GetTransformNodeID() == plan.GetTransformNodeID() == shown.result.transform.GetID()
+    assert opened.panel._parameters.result_transform is shown.result.transform
+    assert shown.composite.GetForegroundVolumeID() == case.mr.GetID()
+    assert ui.undoButton.text() == "Undo: Put under the transform"
+    ui.undoButton.click()
+    np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
+    assert ui.undoButton.isHidden()
+
+
+def test_undo_of_another_result_goes_to_that_result(opened, two, case):
+    opened.ui.previousButton.click()
+    opened.ui.discardButton.click()
+    assert opened.ui.resultSelector.currentText() == two.second.transform.GetName()
+    two.second.show(after=True)
+    opened.ui.undoButton.click()
+    assert opened.ui.resultSelector.currentText() == two.first.transform.GetName()
+    assert case.mr.GetTransformNodeID() == two.first.transform.GetID()
+    assert two.first.parent_before is None
+
+
+def test_closing_the_scene_forgets_what_could_be_undone(opened, shown):
+    opened.ui.acceptButton.click()
+    slicer.mrmlScene.Clear(0)
+    assert opened.ui.undoButton.isHidden()
+
+
+def test_accept_hardens_only_when_asked_and_after_a_question(opened, shown, case, monkeypatch):
+    ui = opened.ui
+    plan = add_points(slicer.mrmlScene, "plan", np.array([[10.0, 0, 0]]))
+    shown.result.apply_to(plan)
+    ui.hardenBox.click()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: shown.answers.append(text))
+    ui.acceptButton.click()
+    assert (len(shown.answers), shown.result.accepted) == (1, False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: True)
+    ui.acceptButton.click()
+    assert shown.result.accepted
+    assert plan.GetTransformNodeID() is None
+    np.testing.assert_allclose(slicer.util.arrayFromMarkupsControlPoints(plan), [[5.0, 0, 0]])
+    assert ui.undoButton.isHidden()
