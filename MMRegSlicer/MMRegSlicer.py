@@ -1,5 +1,6 @@
 """The Slicer module MMRegSlicer: what the application asks for; everything else is in MMRegSlicerLib."""
 
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -35,6 +36,13 @@ class MMRegSlicer(ScriptedLoadableModule):
             "Multilevel Correlation Balanced Optimization</i>, 2024, <a href='https://arxiv.org/abs/2409.05040'>"
             "arXiv:2409.05040</a>. Images are registered on this computer; nothing is uploaded."
         )
+        # The module Sample Data must be there first.
+        slicer.app.connect("startupCompleted()", self._register_sample)
+
+    def _register_sample(self) -> None:
+        from MMRegSlicerLib.sample_data import register_sample
+
+        register_sample(str(Path(self.parent.path).parent / "Resources" / "Icons" / "MMRegSlicer.png"))
 
 
 class MMRegSlicerWidget(ScriptedLoadableModuleWidget):

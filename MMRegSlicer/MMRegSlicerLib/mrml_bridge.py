@@ -130,6 +130,24 @@ def read_volume(path: Path, scene: Node, name: str) -> Node:
     return made
 
 
+def read_points(path: Path, scene: Node, name: str) -> Node:
+    """Read a list of points (``.mrk.json``) into a new node; it forgets the file.
+
+    Raises
+    ------
+    InputError
+        When Slicer cannot read it; the scene is as before.
+    """
+    made = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", unique_name(scene, name))
+    try:
+        _read(slicer.vtkMRMLMarkupsJsonStorageNode(), made, path)
+    except InputError:
+        remove(made)
+        raise
+    made.CreateDefaultDisplayNodes()
+    return made
+
+
 def add_text(text: str, scene: Node, name: str) -> Node:
     """Put a text into the scene, so that it is saved with it."""
     node = scene.AddNewNodeByClass("vtkMRMLTextNode", unique_name(scene, name))

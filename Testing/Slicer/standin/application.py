@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ MODULE = Path(__file__).parents[3] / "MMRegSlicer" / "MMRegSlicer.py"
 
 class _Application:
     applicationName = "Slicer"  # noqa: N815
+
+    def __init__(self) -> None:
+        self.started: list[Callable[[], None]] = []
+
+    def connect(self, signature: str, slot: Callable[[], None]) -> None:
+        if signature != "startupCompleted()":
+            raise AttributeError(f"qSlicerApplication has no listed signal {signature}")
+        self.started.append(slot)
+
+    def processEvents(self) -> None:  # noqa: N802
+        QtWidgets.QApplication.processEvents()
 
     def testingEnabled(self) -> bool:  # noqa: N802
         return False
@@ -75,10 +87,18 @@ def install(cache: Path) -> QtWidgets.QApplication:
     sys.modules[scripted.__name__], sys.modules[translation.__name__] = scripted, translation
     slicer.app = _Application()
     slicer.util.mainWindow = lambda: None
+    slicer.util.createProgressDialog = _progress_dialog
     if not all(hasattr(slicer.util, name) for name in UTIL):
         raise AttributeError(f"slicer.util lacks one of {UTIL}")
     new_scene(cache)
     return application
+
+
+def _progress_dialog(windowTitle: str, labelText: str, maximum: int) -> Any:  # noqa: N803
+    dialog = sys.modules["qt"].QProgressDialog(labelText, "Cancel", 0, maximum)
+    dialog.setWindowTitle(windowTitle)
+    dialog.show()
+    return dialog
 
 
 def open_module() -> Any:

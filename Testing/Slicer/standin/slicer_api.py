@@ -58,6 +58,8 @@ QT = {
     "QFormLayout": Api("QFormLayout", "QObject", (), ("addRow", "removeRow", "setContentsMargins")),
     "QShortcut": Api("QShortcut", "QObject", (), ("setEnabled",), ("activated()",)),
     "QKeySequence": Api("QKeySequence"),
+    # Made by slicer.util.createProgressDialog.
+    "QProgressDialog": Api("QProgressDialog", "QWidget", ("wasCanceled",), ("close", "setLabelText", "setValue")),
     "QFileDialog": Api("QFileDialog", "", (), ("getSaveFileName",)),
 }
 # In CTK it is a QAbstractButton; the module uses nothing of that.
@@ -83,4 +85,14 @@ MRML = {
     ),
 }
 # Functions of slicer.util that open windows or need the application.
-UTIL = ("loadUI", "childWidgetVariables", "confirmOkCancelDisplay", "mainWindow", "startupEnvironment")
+UTIL = (
+    "loadUI",
+    "childWidgetVariables",
+    "confirmOkCancelDisplay",
+    "createProgressDialog",
+    "errorDisplay",
+    "mainWindow",
+    "startupEnvironment",
+)
+# Of qSlicerApplication (Base/QTGUI/qSlicerApplication.h) and its base QCoreApplication; `connect` is PythonQt's own.
+APPLICATION = ("connect", "processEvents")

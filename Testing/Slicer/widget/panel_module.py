@@ -1,8 +1,15 @@
 """The module as the application meets it: description, self-test, reload."""
 
-import slicer
+import sys
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
+import slicer
+from PySide6 import QtWidgets
+
+from MMRegSlicerLib.sample_data import MR_SAMPLE, load_sample
 from MMRegSlicerLib.self_test import CASES
+from mrml_scene import add_volume, node_ids
 
 
 def test_it_says_what_it_is_and_what_it_is_not(opened):
@@ -34,3 +41,31 @@ def test_the_logic_is_found_beside_the_module(opened):
     logic = opened.module.module.MMRegSlicerLogic()
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "US")
     assert logic.makeRequest(node, [node], preset="mcbo-clem").preset == "mcbo-clem"
+
+
+def test_the_sample_is_offered_when_the_application_has_started_and_can_be_cancelled(opened, monkeypatch):
+    mr = add_volume(slicer.mrmlScene, MR_SAMPLE, np.ones((30, 30, 30)), np.eye(4))
+    registered, errors = [], []
+    source = SimpleNamespace(uris=["a"], fileNames=["b"], nodeNames=["c"], checksums=["d"])
+    sample_data = ModuleType("SampleData")
+    sample_data.SampleDataLogic = lambda: SimpleNamespace(
+        sourceForSampleName=lambda name: source,
+        registerCustomSampleDataSource=lambda **options: registered.append(options),
+        downloadSample=lambda name: mr,
+    )
+    monkeypatch.setitem(sys.modules, "SampleData", sample_data)
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, title: errors.append(text))
+    slicer.app.started[-1]()
+    assert [options["sampleName"] for options in registered] == ["MMRegBrainTumor1"]
+    assert registered[0]["thumbnailFileName"].endswith("Resources/Icons/MMRegSlicer.png")
+
+    before = node_ids(slicer.mrmlScene)
+    # What has no contrast is refused by the core; the dialog is a real one.
+    assert registered[0]["customDownloader"](source) is None
+    assert "to show a brain" in errors[0]
+    dialogs = lambda: [w for w in QtWidgets.QApplication.topLevelWidgets() if w.inherits("QProgressDialog")]  # noqa: E731
+    assert not any(dialog.isVisible() for dialog in dialogs())
+    monkeypatch.setattr(slicer.app, "processEvents", lambda: [dialog.cancel() for dialog in dialogs()], raising=False)
+    assert load_sample() is None
+    assert len(errors) == 1
+    assert node_ids(slicer.mrmlScene) == before

@@ -9,11 +9,32 @@ import pytest
 from PySide6 import QtWidgets
 
 from standin.pythonqt import connect
-from standin.slicer_api import CTK, MRML, QT
+from standin.slicer_api import APPLICATION, CTK, MRML, QT, UTIL
 
 MODULE = Path(__file__).parents[3] / "MMRegSlicer"
 SOURCES = sorted([MODULE / "MMRegSlicer.py", *(MODULE / "MMRegSlicerLib").glob("*.py")])
 UI = MODULE / "Resources" / "UI" / "MMRegSlicer.ui"
+
+# Slicer's Python: the base classes of a module, its scene, the modules Sample Data and PyTorchUtils, slicer.util.
+OF_SLICERS_PYTHON = {
+    "addObserver",
+    "acknowledgementText",
+    "arrayFromMarkupsControlPoints",
+    "arrayFromVolume",
+    "delayDisplay",
+    "downloadSample",
+    "fileNames",
+    "helpText",
+    "installTorch",
+    "mrmlScene",
+    "nodeNames",
+    "registerCustomSampleDataSource",
+    "removeObserver",
+    "removeObservers",
+    "resourcePath",
+    "sourceForSampleName",
+    "updateVolumeFromArray",
+}
 
 
 def as_module(code: str, **names):
@@ -60,7 +81,7 @@ def test_every_signal_that_the_module_connects_is_listed():
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "connect":
                 used.add(call.args[0].value)
-    assert used == listed
+    assert used == listed | {"startupCompleted()"}  # Base/QTGUI/qSlicerApplication.h
 
 
 def test_every_class_that_is_listed_is_used():
@@ -79,6 +100,33 @@ def test_every_member_that_is_listed_is_used():
         for name, api in table.items():
             for member in {*api.properties, *api.methods} - inner:
                 assert re.search(rf"\b{member}\b", text), f"{name}.{member}"
+
+
+def test_every_call_of_qt_ctk_or_the_application_is_listed_with_its_header(capsys):
+    """Qt's members begin with a small letter, VTK's and MRML's with a capital: so all of the former can be found."""
+    widgets = {element.get("name") for element in ElementTree.parse(UI).iter() if element.get("name")}
+    headers: dict[str, set[str]] = {name: {"Base/Python/slicer/util.py"} for name in UTIL}
+    headers |= {name: {"Base/QTGUI/qSlicerApplication.h"} for name in APPLICATION}
+    for table in (QT, CTK, MRML):
+        for api in table.values():
+            for member in (*api.properties, *api.methods):
+                headers.setdefault(member, set()).add(api.header)
+    own, used = set(OF_SLICERS_PYTHON), {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.arg):
+                own.add(node.name if isinstance(node, ast.FunctionDef) else node.arg)
+            elif isinstance(node, ast.Attribute) and re.fullmatch(r"[a-z]+[A-Z]\w*", node.attr):
+                used.setdefault(node.attr, path.name)
+    calls = {
+        name: where
+        for name, where in used.items()
+        if name not in own | widgets and not name.startswith(("vtk", "qMRML"))
+    }
+    assert not set(calls) - set(headers), {name: calls[name] for name in set(calls) - set(headers)}
+    assert len(calls) > 40
+    print("\n".join(f"{name}: {', '.join(sorted(headers[name]))}" for name in sorted(calls)))
+    assert "setCurrentNode: Libs/MRML/Widgets/qMRMLNodeComboBox.h" in capsys.readouterr().out
 
 
 def test_the_form_file_names_known_classes_and_properties(application):
