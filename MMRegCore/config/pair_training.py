@@ -40,6 +40,9 @@ class PairTraining(RecipeSettings):
     learning_rate: float = setting(1e-4, help="Of Adam.", minimum=1e-9, maximum=1)
     mind_radius: int = setting(2, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
+    labels: float = setting(
+        0.0, help="Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
+    )
     bilevel: BilevelSettings = BilevelSettings()
 
 

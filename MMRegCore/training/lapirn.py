@@ -52,7 +52,8 @@ class LapIrnRecipe(PairRecipe):
     def terms(self, pair: Pair) -> dict[str, torch.Tensor]:
         """Diffusion of the field of the level that learns; similarity there and, with half the weight each, below."""
         fields = self._fields(pair)
-        return {"similarity": self._unlike(pair, fields[-1]), "smoothness": diffusion_loss(fields[-1].flow)}
+        terms = {"similarity": self._unlike(pair, fields[-1]), "smoothness": diffusion_loss(fields[-1].flow)}
+        return terms | self.label_terms(pair, self.network.at_full_resolution(fields, pair.fixed))
 
     def _fields(self, pair: Pair) -> list[LevelField]:
         with self._place.autocast():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from MMRegCore.features.mind import mind_ssc
+from MMRegCore.networks.flow import warp
 
 # Variances below this are taken for flat: noise of a constant region must not count as texture.
 _FLAT = 1e-5
@@ -97,22 +98,26 @@ def latent_loss(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     return 0.5 * (log_variance.exp() + mean.square() - log_variance - 1).mean()
 
 
-def soft_dice_loss(fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
-    """1 minus the mean Dice of label maps (1, 1, D, H, W), those of ``moving`` warped by trilinear weights.
+def soft_dice_loss(
+    fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor, *, most: int | None = None
+) -> torch.Tensor:
+    """1 minus the mean Dice of label maps (B, 1, D, H, W), those of ``moving`` warped by trilinear weights.
 
-    Labels that one of the two does not have, and 0, do not count.
+    Labels that one of the two does not have, and 0, do not count; of more than ``most``, as many are drawn from torch's
+    global stream.
     """
-    from MMRegCore.networks.flow import warp
-
     common = [int(n) for n in fixed.unique() if n != 0 and bool((moving == n).any())]
     if not common:
         return displacement.sum() * 0
+    if most is not None and len(common) > most:
+        common = [common[index] for index in torch.randperm(len(common))[:most].tolist()]
     numbers = torch.tensor(common, dtype=fixed.dtype, device=fixed.device).reshape(1, -1, 1, 1, 1)
     wanted = (fixed == numbers).to(displacement.dtype)
     found = warp((moving == numbers).to(displacement.dtype), displacement)
     everywhere = (2, 3, 4)
     shared = 2 * (wanted * found).sum(dim=everywhere)
-    return 1 - (shared / (wanted.sum(dim=everywhere) + found.sum(dim=everywhere))).mean()
+    total = wanted.sum(dim=everywhere) + found.sum(dim=everywhere)
+    return 1 - (shared / total.clamp(min=1e-6)).mean()
 
 
 def _box(volume: torch.Tensor, window: int) -> torch.Tensor:

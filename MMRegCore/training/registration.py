@@ -22,8 +22,8 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import folding_loss, jacobian_determinant, mind_loss, soft_dice_loss
 from MMRegCore.training.pairs import Pair, Pairs
 
-# Pairs of the validation split that are scored.
-_VALIDATED = 6
+# Pairs of the validation split that are scored, and labels that the loss looks at in one step.
+_VALIDATED, _LABELS = 6, 8
 
 
 class PairRecipe(ABC):
@@ -54,6 +54,8 @@ class PairRecipe(ABC):
     ) -> None:
         self.network, self.network_settings = network.to(place.device), network_settings
         self._settings, self._place, self._validation = settings, place, validation
+        if settings.labels > 0:
+            weights = {**weights, "labels": settings.labels}
         self._names = tuple(weights)
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         self._bilevel = Bilevel(list(weights.values()), settings.bilevel, place)
@@ -128,6 +130,14 @@ class PairRecipe(ABC):
                 raise InputError("expected labels for bilevel.objective = dice; a validation subject has none")
             return soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement) + folding_loss(displacement)
         return self._similarity(pair, displacement) + folding_loss(displacement)
+
+    def label_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the labels add to the loss; nothing where they have no weight."""
+        if "labels" not in self._names:
+            return {}
+        if pair.fixed_labels is None or pair.moving_labels is None:
+            raise InputError("expected labels for every training subject, or labels = 0; a subject has none")
+        return {"labels": soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, most=_LABELS)}
 
     def _learn_weights(self, pair: Pair, generator: torch.Generator) -> None:
         judged = self._validation.draw(generator).to(self._place.device)

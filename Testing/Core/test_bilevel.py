@@ -1,0 +1,142 @@
+"""Bilevel training: the hyper-gradient against one that is solved exactly, and what learning λ comes to."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from MMRegCore.config.pair_training import BilevelSettings
+from MMRegCore.training.bilevel import Bilevel, hyper_gradient
+from MMRegCore.training.distributed import Place
+
+PLACE = Place(torch.device("cpu"))
+
+
+class Quadratic:
+    """Lower level: λ₀ ½|w - a|² + λ₁ ½ wᵀ A w; upper level: ½|w - b|²."""
+
+    def __init__(self):
+        random = torch.Generator().manual_seed(0)
+        self.a, self.b, self.w = (torch.randn(4, generator=random, dtype=torch.float64) for _ in range(3))
+        root = torch.randn(4, 4, generator=random, dtype=torch.float64)
+        self.matrix = root @ root.T
+        self.w.requires_grad_(True)
+
+    def terms(self):
+        return torch.stack([0.5 * (self.w - self.a).square().sum(), 0.5 * self.w @ self.matrix @ self.w])
+
+    def upper(self):
+        return 0.5 * (self.w - self.b).square().sum()
+
+
+def test_the_hyper_gradient_is_the_exact_one_of_a_step():
+    """By automatic differentiation through the step w' = w - s ∂f/∂w, Eqs. 20 and 21."""
+    problem, rate = Quadratic(), 0.05
+    weights = torch.tensor([0.7, 1.9], dtype=torch.float64, requires_grad=True)
+    gradient = weights[0] * (problem.w - problem.a) + weights[1] * (problem.matrix @ problem.w)
+    after = problem.w - rate * gradient
+    exact = torch.autograd.grad(0.5 * (after - problem.b).square().sum(), weights)[0]
+    start = problem.w.detach().clone()
+    found = hyper_gradient(problem.terms, problem.upper, [problem.w], weights.detach(), rate)
+    # Differences of a quadratic function are exact, whatever their step.
+    torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-12)
+    assert torch.equal(problem.w.detach(), start)
+
+
+def test_the_hyper_gradient_through_a_network():
+    """A nonlinear one, in float32 as in training, against automatic differentiation."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    x, y, x_judge, y_judge = torch.randn(20, 3), torch.randn(20, 2), torch.randn(20, 3), torch.randn(20, 2)
+    names = [name for name, _ in network.named_parameters()]
+
+    def terms_of(parameters):
+        found = torch.func.functional_call(network, dict(zip(names, parameters, strict=True)), (x,))
+        return torch.stack([(found - y).square().mean(), found.square().mean()])
+
+    parameters, rate = list(network.parameters()), 0.1
+    weights = torch.tensor([1.0, 0.5], requires_grad=True)
+    gradients = torch.autograd.grad((weights * terms_of(parameters)).sum(), parameters, create_graph=True)
+    after = [p - rate * g for p, g in zip(parameters, gradients, strict=True)]
+    judged = torch.func.functional_call(network, dict(zip(names, after, strict=True)), (x_judge,))
+    exact = torch.autograd.grad((judged - y_judge).square().mean(), weights)[0]
+    found = hyper_gradient(
+        lambda: terms_of(parameters),
+        lambda: (network(x_judge) - y_judge).square().mean(),
+        parameters,
+        weights.detach(),
+        rate,
+    )
+    torch.testing.assert_close(found, exact, rtol=2e-2, atol=1e-4)
+
+
+def test_where_the_upper_level_is_at_rest_nothing_moves():
+    problem = Quadratic()
+    found = hyper_gradient(problem.terms, lambda: 0 * problem.w.sum(), [problem.w], torch.ones(2).double(), 0.1)
+    assert not found.any()
+
+
+def test_parameters_are_given_back_when_a_loss_fails():
+    problem = Quadratic()
+    start = problem.w.detach().clone()
+
+    def fails():
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        hyper_gradient(problem.terms, fails, [problem.w], torch.ones(2).double(), 0.1)
+    assert torch.equal(problem.w.detach(), start)
+
+
+def test_learned_weights_find_the_better_compromise():
+    """The lower level alone ends between a and 0; the upper level wants a: λ₁ must fall, λ₀ may rise."""
+    w = torch.zeros(4, requires_grad=True)
+    a = torch.tensor([1.0, -2.0, 0.5, 1.5])
+
+    def terms():
+        return torch.stack([0.5 * (w - a).square().sum(), 0.5 * w.square().sum()])
+
+    def upper():
+        return 0.5 * (w - a).square().sum()
+
+    bilevel = Bilevel([1.0, 5.0], BilevelSettings(every=1, learning_rate=0.05), PLACE)
+    optimiser = torch.optim.SGD([w], lr=0.05)
+    for _ in range(150):
+        bilevel.update(terms, upper, [w], rate=0.05)
+        loss = (bilevel.weights * terms()).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    start = 0.5 * (a * (1 / 6) - a).square().sum()
+    assert float(upper().detach()) < 0.2 * float(start)
+    assert float(bilevel.weights[1]) < 1 < float(bilevel.weights[0])
+
+
+def test_weights_of_zero_stay_so_and_all_others_positive():
+    problem = Quadratic()
+    bilevel = Bilevel([0.0, 1e-3], BilevelSettings(every=1, learning_rate=0.5), PLACE)
+    for _ in range(20):
+        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
+    assert bilevel.weights[0] == 0
+    assert bilevel.weights[1] > 0
+
+
+def test_when_it_is_due():
+    never, third = (Bilevel([1.0], BilevelSettings(every=n), PLACE) for n in (0, 3))
+    assert [never.due(step) for step in range(4)] == [False] * 4
+    assert [third.due(step) for step in range(4)] == [True, False, False, True]
+
+
+def test_its_state_is_all_that_it_has():
+    problem = Quadratic()
+
+    def advance(bilevel, count):
+        for _ in range(count):
+            bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
+
+    first, second = (Bilevel([1.0, 2.0], BilevelSettings(every=1, learning_rate=0.1), PLACE) for _ in range(2))
+    advance(first, 3)
+    second.load_state_dict(deepcopy(first.state_dict()))
+    advance(first, 2)
+    advance(second, 2)
+    assert torch.equal(first.weights, second.weights)
