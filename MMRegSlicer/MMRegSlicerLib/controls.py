@@ -14,6 +14,8 @@ from MMRegSlicerLib.request import Mask, Moving
 from MMRegSlicerLib.translation import tr as _
 
 Changed = Callable[[], None]
+# How the names of settings end where their unit is no word.
+_SUFFIXES = {"%": "_percent"}
 
 
 def node_selector(types: Sequence[str], none: str, tip: str, changed: Changed) -> Any:  # noqa: ANN401
@@ -131,7 +133,7 @@ class SettingEditor:
             self.widget, self._get, self._set = _line(changed)
         self.widget.setToolTip(f"{about.help}\n{about.key}: {about.kind}{_range(about)}")
         self.group, _dot, name = about.key.rpartition(".")
-        self.label = name.removesuffix(f"_{about.unit}").replace("_", " ") + _unit(about)
+        self.label = name.removesuffix(_SUFFIXES.get(about.unit, f"_{about.unit}")).replace("_", " ") + _unit(about)
         self._set(self._default)
 
     def change(self) -> str | None:

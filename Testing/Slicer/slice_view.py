@@ -72,14 +72,17 @@ class SliceView:
         """What is shown: background, foreground, opacity."""
         return self._logic.GetSliceCompositeNode()
 
-    def look_at(self, background: Any, foreground: Any) -> None:
-        """Show two volumes, at the middle of the first; the view then stays where it is."""
+    def look_at(self, background: Any, foreground: Any, *, zoom: float = 1.0) -> None:
+        """Show two volumes, at the middle of the first, the first so much larger; the view then stays where it is."""
         self.composite.SetBackgroundVolumeID(background.GetID())
         self.composite.SetForegroundVolumeID(foreground.GetID())
         self._logic.FitSliceToBackground()
+        node = self._logic.GetSliceNode()
+        width, height, depth = node.GetFieldOfView()
+        node.SetFieldOfView(width / zoom, height / zoom, depth)
         bounds = [0.0] * 6
         background.GetRASBounds(bounds)
-        self._logic.GetSliceNode().JumpSliceByCentering(*[(bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)])
+        node.JumpSliceByCentering(*[(bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)])
 
     def draw(self, *, foreground: float) -> np.ndarray:
         """(H, W) brightness of the view, 0 to 255, with the foreground at an opacity."""

@@ -1,4 +1,4 @@
-"""The entry for Slicer's ExtensionsIndex and what the Extensions Manager shows: the two tell the same, and it is there."""
+"""The entry for ExtensionsIndex and what the Extensions Manager shows: both tell the same, and it is there."""
 
 import json
 import re

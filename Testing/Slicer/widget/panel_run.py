@@ -5,7 +5,8 @@ import os
 import slicer
 
 from MMRegSlicerLib import dependencies
-from mrml_scene import node_ids
+from MMRegSlicerLib.request import Request
+from mrml_scene import node_ids, snapshot
 
 
 def test_registers_while_the_application_lives(opened, case):
@@ -39,13 +40,19 @@ def test_closing_the_scene_in_the_middle(opened, case):
     opened.assert_nothing_left()
     assert not opened.ui.registerButton.isEnabled()
     assert not opened.ui.cancelButton.isVisible()
+    # Nothing of it comes later, either.
+    opened.panel._poll()
+    assert opened.panel.form.request == Request()
+    for kind in ("vtkMRMLVolumeNode", "vtkMRMLTransformNode", "vtkMRMLTextNode"):
+        assert slicer.mrmlScene.GetNumberOfNodesByClass(kind) == 0
 
 
 def test_deleting_an_input_in_the_middle(opened, case):
-    before = node_ids(slicer.mrmlScene)
+    before, ultrasound = node_ids(slicer.mrmlScene), snapshot(case.ultrasound)
     opened.register()
     opened.wait(lambda: opened.ui.progressBar.value() > 0)
     slicer.mrmlScene.RemoveNode(case.mr)
+    assert snapshot(case.ultrasound) == ultrasound
     opened.assert_nothing_left()
     assert opened.ui.logView.toPlainText().splitlines()[-1] == "Cancelled because T1 was deleted."
     assert opened.ui.statusLabel.text() == "Choose at least one MR volume."
@@ -58,13 +65,15 @@ def test_reloading_the_module_in_the_middle(opened, case):
     opened.wait(lambda: opened.ui.progressBar.value() > 0)
     opened.module.widget.cleanup()
     opened.assert_nothing_left()
-    assert case.mr.GetTransformNodeID() is None
+    assert case.unchanged()
 
 
 def test_an_error_of_the_process_is_shown_and_the_form_comes_back(opened, case):
     case.mr.SetOrigin(900, 0, 0)
+    before = node_ids(slicer.mrmlScene), snapshot(case.ultrasound), snapshot(case.mr)
     opened.register()
     opened.wait(opened.ui.registerButton.isVisible)
+    assert (node_ids(slicer.mrmlScene), snapshot(case.ultrasound), snapshot(case.mr)) == before
     assert "expected the fields of view" in opened.ui.statusLabel.text()
     assert "expected the fields of view" in opened.ui.logView.toPlainText()
     assert opened.ui.imagesSection.isEnabled()
@@ -78,6 +87,36 @@ def test_a_process_that_is_killed_is_an_error(opened, case):
     opened.wait(opened.ui.registerButton.isVisible)
     assert "ended unexpectedly (code -9)" in opened.ui.statusLabel.text()
     assert case.unchanged()
+    opened.assert_nothing_left()
+
+
+def test_a_gpu_that_is_not_there_is_explained(opened, case):
+    opened.request(device="cuda")
+    before = node_ids(slicer.mrmlScene), snapshot(case.ultrasound), snapshot(case.mr)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        opened.register()
+        opened.wait(opened.ui.registerButton.isVisible)
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    assert "expected the device 'cuda' to be there" in opened.ui.statusLabel.text()
+    assert "no CUDA device (only cpu)" in opened.ui.statusLabel.text()
+    assert (node_ids(slicer.mrmlScene), snapshot(case.ultrasound), snapshot(case.mr)) == before
+    opened.assert_nothing_left()
+
+
+def test_a_result_that_cannot_be_loaded_leaves_nothing(opened, case, monkeypatch):
+    """The last moment at which something can fail: half of the nodes are there already."""
+
+    def fail(*_):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("MMRegSlicerLib.result._add_volume", fail)
+    opened.register()
+    opened.wait(opened.ui.registerButton.isVisible)
+    assert "the disk is gone" in opened.ui.statusLabel.text()
+    assert case.unchanged()
+    opened.assert_nothing_left()
 
 
 def test_missing_torch_is_asked_for_and_a_refusal_explained(opened, case, monkeypatch):
@@ -89,3 +128,5 @@ def test_missing_torch_is_asked_for_and_a_refusal_explained(opened, case, monkey
     assert "torch>=" in asked[0]
     assert "MMReg cannot register without torch" in opened.ui.statusLabel.text()
     assert case.unchanged()
+    opened.assert_nothing_left()
+    assert opened.ui.registerButton.isEnabled()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from MMRegCore.io import write_transform
+from MMRegCore.transform import SpatialTransform
 from MMRegSlicerLib.request import Request
-from MMRegSlicerLib.result import Result
-from mrml_scene import add_points
+from MMRegSlicerLib.result import Result, add_result
+from mrml_scene import add_points, add_volume
 
 WIDTH = 400
 VERDICT = {
@@ -71,7 +74,7 @@ def colours(image: QtGui.QImage) -> int:
     return len({image.pixel(*point) for point in points})
 
 
-def test_pictures_of_every_section(opened, case, keep):
+def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui = opened.ui
     opened.wait(lambda: "PyTorch" in ui.deviceFound.text())
     ui.logSection.setVisible(False)
@@ -97,15 +100,29 @@ def test_pictures_of_every_section(opened, case, keep):
     opened.panel.result_view.show(result)
     for section in (ui.imagesSection, ui.settingsSection):
         section.setProperty("collapsed", True)
-    ui.logSection.setVisible(True)
-    ui.logSection.setProperty("collapsed", False)
+    add_second_result(opened, result, tmp_path)
+    ui.acceptButton.click()
+    result_picture = keep("result")
+    banner = {QtGui.QColor(result_picture.pixel(60, y)).name() for y in range(result_picture.height())}
+    assert "#fff0c2" in banner
+    assert ui.resultArea.isVisible()
+    assert ui.undoButton.isVisible()
+
     points = np.array([[0.0, 0, 0], [9.0, 2, 1], [-6.0, 3, 8]])
     ui.fixedLandmarksSelector.setCurrentNode(add_points(slicer.mrmlScene, "Landmarks in US", points))
     moved = add_points(slicer.mrmlScene, "Landmarks in MR", points + np.array([3.0, -1.5, 1.5]))
     ui.movingLandmarksSelector.setCurrentNode(moved)
     ui.landmarkSection.setProperty("collapsed", False)
+    ui.logSection.setVisible(True)
+    ui.logSection.setProperty("collapsed", False)
     opened.panel._logged("mmreg: what the registration tells a person stands here")
-    result_picture = keep("result")
-    banner = {QtGui.QColor(result_picture.pixel(60, y)).name() for y in range(result_picture.height())}
-    assert "#fff0c2" in banner
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 2
+    assert keep("landmarks").height() > result_picture.height() + 200
+
+
+def add_second_result(opened, first: Result, folder: Path) -> None:
+    """Of an ultrasound after the resection; the first one is shown again."""
+    write_transform(SpatialTransform.identity(), folder / "transform.h5")
+    later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
+    add_result(folder, replace(opened.panel.form.request, fixed=later)).show(after=False)
+    first.show(after=True)
+    opened.panel.result_view.show(first)
