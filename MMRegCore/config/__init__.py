@@ -3,6 +3,7 @@
 from MMRegCore.config.presets import DEFAULT_PRESET, load_preset, preset_description, preset_names
 from MMRegCore.config.registration import (
     ChoiceSettings,
+    DnsSettings,
     InstanceSettings,
     Lc2Settings,
     McboSettings,
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_PRESET",
     "ChoiceSettings",
     "Described",
+    "DnsSettings",
     "InstanceSettings",
     "Lc2Settings",
     "McboSettings",

@@ -37,8 +37,10 @@ class McboSettings(Settings):
     half_width: int = setting(
         4, help="Displacements are searched up to this many grid steps to every side.", minimum=1, maximum=12
     )
+    features: Literal["mind", "dns"] = setting("mind", help="MIND-SSC, or descriptors of MASR-Net.")
     mind_radius: int = setting(1, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
+    dns_weights: str = setting("masrnet", help="Weights of MASR-Net, by name or as a .safetensors file.")
     coefficients: tuple[float, ...] = setting(
         (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
         help="Coupling of cost and smoothness in the successive convex steps; the field is the mean over the steps.",
@@ -125,6 +127,44 @@ class Lc2Settings(Settings):
 
 
 @dataclass(frozen=True)
+class DnsSettings(Settings):
+    """Instance optimisation on structural descriptors (Mok et al. 2024, Table 4)."""
+
+    features: Literal["mind", "dns"] = setting("dns", help="MIND-SSC, or descriptors of MASR-Net.")
+    dns_weights: str = setting("masrnet", help="Weights of MASR-Net, by name or as a .safetensors file.")
+    mind_radius: int = setting(1, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
+    mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
+    start: Literal["lc2", "given"] = setting(
+        "lc2", help="Whether a rigid search by LC² comes first, or the initial transform is the start as it is."
+    )
+    form: Literal["displacement", "velocity"] = setting(
+        "displacement", help="What is optimised; a velocity is integrated to a diffeomorphism."
+    )
+    smoothing_voxel: float = setting(
+        1.0, help="Standard deviation of the Gaussian that smooths the descriptors.", unit="voxel", minimum=0, maximum=8
+    )
+    scales: tuple[float, ...] = setting(
+        (0.5, 0.75, 1.0), help="Size of the grid at each level, as a share of the working grid.", minimum=0.1, maximum=1
+    )
+    iterations: tuple[int, ...] = setting((100, 80, 50), help="Steps of Adam at each level.", minimum=0, maximum=2000)
+    learning_rate: tuple[float, ...] = setting(
+        (1e-2, 5e-3, 3e-3), help="Step size of Adam at each level, in halves of the grid's length.", minimum=1e-6
+    )
+    regularisation: tuple[float, ...] = setting(
+        (0.6, 0.5, 0.4), help="Weight of the diffusion term at each level (λ).", minimum=0
+    )
+
+    def check_together(self) -> None:
+        """Raise `InputError` unless every list has a value for each level."""
+        for name in ("iterations", "learning_rate", "regularisation"):
+            if len(getattr(self, name)) != len(self.scales):
+                raise InputError(
+                    f"expected as many values in {name} as levels; got {as_text(getattr(self, name))} for the scales "
+                    f"{as_text(self.scales)}"
+                )
+
+
+@dataclass(frozen=True)
 class ChoiceSettings(Settings):
     """Do no harm: when a result is good enough to be preferred to the start."""
 
@@ -143,7 +183,7 @@ class ChoiceSettings(Settings):
 class RegistrationSettings(Settings):
     """Everything that decides the result of a registration, but for the inputs, the device and the seed."""
 
-    method: Literal["mcbo", "lc2"] = setting("mcbo", help="How the deformation is found.")
+    method: Literal["mcbo", "lc2", "dns"] = setting("mcbo", help="How the deformation is found.")
     working_spacing_mm: float | Literal["native", "auto"] = setting(
         "auto",
         help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
@@ -160,6 +200,7 @@ class RegistrationSettings(Settings):
     )
     mcbo: McboSettings = McboSettings()
     lc2: Lc2Settings = Lc2Settings()
+    dns: DnsSettings = DnsSettings()
     choice: ChoiceSettings = ChoiceSettings()
 
     @property

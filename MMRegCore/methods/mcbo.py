@@ -11,7 +11,7 @@ import torch
 
 from MMRegCore.config import McboSettings
 from MMRegCore.errors import DeviceError
-from MMRegCore.features.mind import mind_ssc
+from MMRegCore.methods.descriptors import descriptors
 from MMRegCore.methods.fusion import Fusion, fuse
 from MMRegCore.methods.solution import Solution
 from MMRegCore.monitor import Monitor
@@ -30,9 +30,9 @@ _LEAST_BYTES = 2**22
 def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_bytes: int, monitor: Monitor) -> Solution:
     """Register by dense correlation at several levels, balanced against smoothness.
 
-    Every level pools the MIND-SSC features, searches all displacements within its half-width, balances cost and
-    smoothness by coupled convex optimisation, forward and backward, and makes both inverse consistent.  The fields of
-    several modalities are fused per level, the levels by a weighted sum.
+    Every level pools the features (MIND-SSC, or descriptors of MASR-Net), searches all displacements within its
+    half-width, balances cost and smoothness by coupled convex optimisation, forward and backward, and makes both
+    inverse consistent.  The fields of several modalities are fused per level, the levels by a weighted sum.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     memory_bytes : int
         What the run may use; the finest level is solved in overlapping parts that fit.
     """
-    fixed = mind_ssc(prepared.fixed, radius=settings.mind_radius, dilation=settings.mind_dilation)
+    describe = descriptors(settings, prepared.fixed.device)
+    fixed = describe(prepared.fixed, prepared.fixed_weight)
     per_level: list[list[torch.Tensor]] = [[] for _ in settings.strides]
     errors: list[list[torch.Tensor]] = [[] for _ in settings.strides]
     pairs: list[_Pair] = []
@@ -53,7 +54,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     for index, (image, weight) in enumerate(zip(prepared.moving, prepared.moving_weight, strict=True)):
         name = f"modality {index + 1} of {count}" if count > 1 else ""
         part = monitor.part(search_share * index / count, search_share * (index + 1) / count, name)
-        moving = mind_ssc(image, radius=settings.mind_radius, dilation=settings.mind_dilation)
+        moving = describe(image, weight)
         pair = _Pair(fixed, moving, prepared.fixed_weight, weight)
         pairs.append(pair.pooled(settings.instance.grid_spacing))
         for level, (field, error) in enumerate(_levels(pair, spacing_dhw, settings, scratch, part)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from MMRegCore.config import RegistrationSettings
 from MMRegCore.methods.choice import choose
 from MMRegCore.methods.confidence import expected_error_mm
+from MMRegCore.methods.dns import dns
 from MMRegCore.methods.lc2 import agreement_levels, lc2
 from MMRegCore.methods.mcbo import mcbo
 from MMRegCore.methods.solution import Solution
@@ -38,4 +39,6 @@ def solve(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int,
 def _found(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int, monitor: Monitor) -> Solution:
     if settings.method == "lc2":
         return lc2(prepared, settings.lc2, monitor)
+    if settings.method == "dns":
+        return dns(prepared, settings.dns, settings.lc2, monitor)
     return mcbo(prepared, settings.mcbo, settings.fusion, memory_bytes, monitor)

@@ -49,7 +49,7 @@ def optimise_instance(
     evidence = weights if weights is not None else [torch.ones_like(fixed[:, :1])] * len(moving)
     terms = [_Term.of(fixed, features, weight) for features, weight in zip(moving, evidence, strict=True)]
     parameter = (pool(start_voxel, stride) / stride).requires_grad_(True)
-    adam = _Adam(parameter, settings.learning_rate)
+    adam = Adam(parameter, settings.learning_rate)
     smooth = parameter
     for iteration in range(settings.iterations):
         if monitor is not None:
@@ -64,7 +64,7 @@ def optimise_instance(
     return smoothed(fine, 5, settings.final_smoothing_passes, together)
 
 
-class _Adam:
+class Adam:
     """Adam (Kingma and Ba 2015) on one tensor; torch.optim would import its compiler first, a second of every run."""
 
     def __init__(self, parameter: torch.Tensor, learning_rate: float) -> None:
@@ -76,6 +76,7 @@ class _Adam:
 
     @torch.no_grad()
     def step(self, gradient: torch.Tensor) -> None:
+        """Go one step down the gradient, in place."""
         self._steps += 1
         self._mean.lerp_(gradient, 1 - 0.9)
         self._square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)

@@ -9,7 +9,7 @@ from MMRegCore.config import InstanceSettings
 from MMRegCore.errors import Cancelled
 from MMRegCore.features.mind import mind_ssc
 from MMRegCore.monitor import Monitor
-from MMRegCore.optimisation.instance import _Adam, optimise_instance, pool, roughness, smoothed, unpool
+from MMRegCore.optimisation.instance import Adam, optimise_instance, pool, roughness, smoothed, unpool
 from MMRegCore.warp import sample, voxel_coordinates
 
 SHAPE = (26, 29, 31)
@@ -81,7 +81,7 @@ def test_several_moving_images_count_alike_and_each_where_it_is_evidence():
 def test_adam_is_that_of_torch():
     start = torch.linspace(-1, 1, 24).reshape(1, 3, 2, 2, 2)
     ours, theirs = start.clone(), start.clone().requires_grad_(True)
-    adam, reference = _Adam(ours, 0.3), torch.optim.Adam([theirs], lr=0.3)
+    adam, reference = Adam(ours, 0.3), torch.optim.Adam([theirs], lr=0.3)
     for step in range(6):
         reference.zero_grad()
         ((theirs - 0.1 * step) ** 4).sum().backward()
