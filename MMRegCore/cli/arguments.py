@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from MMRegCore import __version__
-from MMRegCore.cli import training, verbs
+from MMRegCore.cli import features, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 
 _ABOUT = """Bring preoperative MR into place on intraoperative ultrasound. Research software, not a medical device.
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmreg {__version__}")
     verb = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     adders = (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo, _add_simulate)
-    for add in (*adders, _add_train):
+    for add in (*adders, _add_train, _add_features):
         added = add(verb)
         added.add_argument("--verbose", action="store_true", help="show the log, and where an error came from")
     return parser
@@ -205,5 +205,21 @@ def _add_train(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for checkpoint, curves and weights")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
     parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on stdout")
+    return parser
+
+
+def _add_features(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Write the descriptors of an image: a volume of several values per voxel that depend on structure only."
+    parser = verbs_of.add_parser("features", help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(run=features.features)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="file or DICOM folder")
+    parser.add_argument("--mask", type=Path, metavar="M", help="where the image counts (nonzero)")
+    parser.add_argument("--kind", choices=("dns", "mind"), default="dns", help="of MASR-Net (default), or MIND-SSC")
+    parser.add_argument(
+        "--weights", default="masrnet", metavar="W", help="of MASR-Net, by name (default: masrnet) or as a file"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".nii.gz, .nii, .nrrd or .mha")
     parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on stdout")
     return parser
