@@ -32,9 +32,10 @@ class MMRegSlicer(ScriptedLoadableModule):
             "do not base treatment on it.</p>"
         )
         parent.acknowledgementText = _(
-            "Apache License 2.0. Method: Wang et al., <i>Unsupervised Multimodal 3D Medical Image Registration with "
-            "Multilevel Correlation Balanced Optimization</i>, 2024, <a href='https://arxiv.org/abs/2409.05040'>"
-            "arXiv:2409.05040</a>. Images are registered on this computer; nothing is uploaded."
+            "Apache License 2.0. Images are registered on this computer; nothing is uploaded.<p>Methods: Wein et al. "
+            "2008 and Fuerst et al. 2014 (LC²), Wang et al., <i>Unsupervised Multimodal 3D Medical Image Registration "
+            "with Multilevel Correlation Balanced Optimization</i>, 2024, <a href='https://arxiv.org/abs/2409.05040'>"
+            "arXiv:2409.05040</a> (MCBO). CITATION.cff names the papers of every preset.</p>"
         )
         # The module Sample Data must be there first.
         slicer.app.connect("startupCompleted()", self._register_sample)

@@ -17,7 +17,9 @@ from MMRegCore.evaluate import target_registration_error
 from MMRegCore.io import Landmarks, read_transform, read_volume, write_transform, write_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegSlicerLib import mrml_bridge
+from MMRegSlicerLib.deformation import GRID, show_deformation, shown_deformation
 from MMRegSlicerLib.landmarks import measure
+from MMRegSlicerLib.map_style import style_of
 from MMRegSlicerLib.parameters import Parameters
 from MMRegSlicerLib.request import Mask, Moving, Request
 from MMRegSlicerLib.result import Result, add_result
@@ -143,6 +145,7 @@ class TestForm:
         assert parameters.request == request
         parameters.result_transform = add_result(folder, Request(fixed=ultrasound, moving=(Moving(mr),))).transform
         shown = slicer.util.arrayFromVolume(Result(parameters.result_transform).warped[0]).copy()
+        show_deformation(Result(parameters.result_transform), GRID)
         assert scene.WriteToMRB(str(tmp_path / "case.mrb"))
 
         loaded = new_scene(tmp_path)
@@ -161,6 +164,9 @@ class TestForm:
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(result.warped[0]), shown)
         assert result.numbers["verdict"]["level"] == "review"
         assert result.report == "<html>Größe</html>"
+        assert [style_of(node).title for node in result.maps] == ["Expected error (mm)"]
+        assert shown_deformation(result.transform) == GRID
+        assert result.transform.GetDisplayNode().GetRegionNode() is again.fixed
         assert again.moving_nodes[0].GetTransformNodeID() == result.transform.GetID()
         result.discard()
         assert again.moving_nodes[0].GetTransformNodeID() is None
