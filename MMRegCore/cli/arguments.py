@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from MMRegCore import __version__
-from MMRegCore.cli import features, training, verbs
+from MMRegCore.cli import features, pictures, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 
 _ABOUT = """Bring preoperative MR into place on intraoperative ultrasound. Research software, not a medical device.
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmreg {__version__}")
     verb = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     adders = (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo, _add_simulate)
-    for add in (*adders, _add_train, _add_features):
+    for add in (*adders, _add_augment, _add_fuse, _add_train, _add_features):
         added = add(verb)
         added.add_argument("--verbose", action="store_true", help="show the log, and where an error came from")
     return parser
@@ -188,6 +188,20 @@ def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the case (default: 0)")
     _add_output(parser)
+    return parser
+
+
+def _add_augment(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Deform a labelled image as anatomies differ: copies to train a segmentation with."
+    parser = verbs_of.add_parser("augment", help=text, description=text, allow_abbrev=False)
+    pictures.add_augment(parser)
+    return parser
+
+
+def _add_fuse(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Make one picture of two registered images, for viewing."
+    parser = verbs_of.add_parser("fuse", help=text, description=text, allow_abbrev=False)
+    pictures.add_fuse(parser)
     return parser
 
 

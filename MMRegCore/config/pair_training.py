@@ -79,7 +79,7 @@ class LapIrnTraining(PairTraining):
 
     network: LapIrnSettings = LapIrnSettings()  # noqa: RUF009 - frozen, and one for all
     similarity: Literal["dns", "mind", "nmi"] = setting("mind", help="What is compared.")
-    descriptor: str = setting("masr-net", help="Weights that 'dns' describes images with: a name or a file.")
+    descriptor: str = setting("masrnet", help="Weights that 'dns' describes images with: a name or a file.")
     smoothness: float = setting(1.0, help="Weight of the diffusion.", minimum=0)
     level_steps: tuple[int, ...] = setting(
         (10000, 10000), help="Steps of the first two levels; the third has the rest.", minimum=1

@@ -78,7 +78,7 @@ class MotionSettings(Settings):
     rotation_deg: float = setting(3.0, help="Error of the start about each axis, in degrees.", minimum=1e-3, maximum=90)
     stretch_percent: float = setting(
         0.0,
-        help="Stretch and shear of the whole, on request: for images of different scale; 0 keeps the linear part rigid.",
+        help="Stretch and shear of the whole, for images of different scale; 0 keeps the linear part rigid.",
         unit="%",
         minimum=0,
         maximum=30,
@@ -108,6 +108,13 @@ class Lc2Settings(Settings):
     )
     reach_mm: float = setting(
         12.0, help="Translations that the rigid search starts from, to every side.", unit="mm", minimum=0, maximum=50
+    )
+    wide_reach_mm: float = setting(
+        20.0,
+        help="The same for a second search, where the result of the first would be rejected; 0 leaves it out.",
+        unit="mm",
+        minimum=0,
+        maximum=100,
     )
     iterations: int = setting(30, help="Steps of the deformable refinement at most.", minimum=0, maximum=500)
     tolerance: float = setting(
@@ -165,6 +172,19 @@ class DnsSettings(Settings):
 
 
 @dataclass(frozen=True)
+class LearnedSettings(Settings):
+    """Registration by a trained network: multiprop, gradient-guided or lapirn."""
+
+    weights: str = setting(
+        "", help="Those that come with MMReg, or a .safetensors file; those named as the method when empty."
+    )
+    refine: bool = setting(False, help="Whether instance optimisation on MIND-SSC follows.")
+    mind_radius: int = setting(1, help="Patch radius of MIND-SSC there.", unit="voxel", minimum=0, maximum=8)
+    mind_dilation: int = setting(2, help="Distance of its patches.", unit="voxel", minimum=1, maximum=8)
+    instance: InstanceSettings = InstanceSettings()
+
+
+@dataclass(frozen=True)
 class ChoiceSettings(Settings):
     """Do no harm: when a result is good enough to be preferred to the start."""
 
@@ -183,7 +203,9 @@ class ChoiceSettings(Settings):
 class RegistrationSettings(Settings):
     """Everything that decides the result of a registration, but for the inputs, the device and the seed."""
 
-    method: Literal["mcbo", "lc2", "dns"] = setting("mcbo", help="How the deformation is found.")
+    method: Literal["mcbo", "lc2", "dns", "multiprop", "gradient-guided", "lapirn"] = setting(
+        "mcbo", help="How the deformation is found."
+    )
     working_spacing_mm: float | Literal["native", "auto"] = setting(
         "auto",
         help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
@@ -201,6 +223,7 @@ class RegistrationSettings(Settings):
     mcbo: McboSettings = McboSettings()
     lc2: Lc2Settings = Lc2Settings()
     dns: DnsSettings = DnsSettings()
+    learned: LearnedSettings = LearnedSettings()
     choice: ChoiceSettings = ChoiceSettings()
 
     @property

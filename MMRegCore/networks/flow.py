@@ -56,7 +56,7 @@ def integrated(velocity: torch.Tensor, squarings: int = SQUARINGS) -> torch.Tens
     squarings : int
         The velocity is divided by 2 to this power, then composed with itself as often.
     """
-    displacement = velocity / 2**squarings
+    displacement: torch.Tensor = velocity / 2**squarings
     for _ in range(squarings):
         displacement = displacement + warp(displacement, displacement)
     return displacement

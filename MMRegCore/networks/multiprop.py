@@ -158,7 +158,7 @@ class _Features(nn.Module):
         self.mean = Conv(outputs, outputs, active=False)
         self.log_variance = Conv(outputs, outputs, active=False)
         # Little noise at first: features must be worth something before the noise is learned.
-        nearly_constant(self.log_variance.convolution, -4.0)
+        nearly_constant(self.log_variance.convolution, -7.0)
 
     def forward(self, volume: torch.Tensor) -> Latent:
         features = self.body(halved(volume))

@@ -14,7 +14,7 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import diffusion_loss, mind_loss
 from MMRegCore.training.pairs import Pair, Pairs
 from MMRegCore.training.recipe import Batches
-from MMRegCore.training.registration import PairRecipe, training_grid
+from MMRegCore.training.registration import PairRecipe, pairs_of, training_grid
 
 
 class GradientGuidedRecipe(PairRecipe):
@@ -58,5 +58,5 @@ def make_gradient_guided(
     """The recipe, and batches of pairs."""
     grid, trained_on = training_grid(data, settings.network.trained_on.spacing_mm)
     settings = replace(settings, network=replace(settings.network, trained_on=trained_on))
-    training, validation = (Pairs(split, grid, settings.pairs) for split in (data.training, data.validation))
+    training, validation = pairs_of(data, grid, settings.pairs)
     return GradientGuidedRecipe(settings, validation, place), training.draw

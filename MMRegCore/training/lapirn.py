@@ -18,7 +18,7 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import cosine_loss, diffusion_loss, mind_loss, mutual_information_loss
 from MMRegCore.training.pairs import Pair, Pairs
 from MMRegCore.training.recipe import Batches
-from MMRegCore.training.registration import PairRecipe, training_grid
+from MMRegCore.training.registration import PairRecipe, pairs_of, training_grid
 
 
 class LapIrnRecipe(PairRecipe):
@@ -87,7 +87,7 @@ def make_lapirn(settings: LapIrnTraining, data: TrainingData, place: Place) -> t
         raise InputError(f"expected the steps of {LEVELS - 1} levels; got {len(settings.level_steps)}")
     grid, trained_on = training_grid(data, settings.network.trained_on.spacing_mm)
     settings = replace(settings, network=replace(settings.network, trained_on=trained_on))
-    training, validation = (Pairs(split, grid, settings.pairs) for split in (data.training, data.validation))
+    training, validation = pairs_of(data, grid, settings.pairs)
     return LapIrnRecipe(settings, validation, place), training.draw
 
 

@@ -15,7 +15,7 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import diffusion_loss, folding_loss, latent_loss, local_correlation_loss, mind_loss
 from MMRegCore.training.pairs import Pair, Pairs
 from MMRegCore.training.recipe import Batches
-from MMRegCore.training.registration import PairRecipe, training_grid
+from MMRegCore.training.registration import PairRecipe, pairs_of, training_grid
 
 # Local correlation looks at smaller boxes at coarser resolutions (paper, section 4.1).
 _WINDOWS = (9, 7, 5, 3, 3)
@@ -68,7 +68,7 @@ def make_multiprop(settings: MultiPropTraining, data: TrainingData, place: Place
         )
     grid, trained_on = training_grid(data, settings.network.trained_on.spacing_mm)
     settings = replace(settings, network=replace(settings.network, trained_on=trained_on))
-    training, validation = (Pairs(split, grid, settings.pairs) for split in (data.training, data.validation))
+    training, validation = pairs_of(data, grid, settings.pairs)
     return MultiPropRecipe(settings, validation, place), training.draw
 
 

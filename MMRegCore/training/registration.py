@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from MMRegCore.config.networks import TrainedOn
-from MMRegCore.config.pair_training import PairTraining
+from MMRegCore.config.pair_training import PairSettings, PairTraining
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.networks.flow import warp
@@ -172,6 +172,13 @@ class PairRecipe(ABC):
             scores["dice"] = mean_dice(pair.fixed_labels, pair.moving_labels, displacement)
             scores["dice before"] = mean_dice(pair.fixed_labels, pair.moving_labels, nothing)
         return scores
+
+
+def pairs_of(data: TrainingData, grid: Grid, settings: PairSettings) -> tuple[Pairs, Pairs]:
+    """The pairs of the training and of the validation split; `InputError` where they cannot be made."""
+    if settings.atlas and settings.atlas not in data.training.names:
+        raise InputError(f"expected the atlas among the training subjects; got '{settings.atlas}'")
+    return Pairs(data.training, grid, settings), Pairs(data.validation, grid, settings)
 
 
 def mean_dice(fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor) -> float:

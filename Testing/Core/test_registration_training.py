@@ -1,0 +1,185 @@
+"""Trainings of the registration networks: pairs of any grid, resuming, what is learned, what cannot be trained."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings, TrainedOn
+from MMRegCore.config.pair_training import (
+    BilevelSettings,
+    GradientGuidedTraining,
+    LapIrnTraining,
+    MultiPropTraining,
+    PairSettings,
+)
+from MMRegCore.config.training import TrainingSettings
+from MMRegCore.errors import InputError
+from MMRegCore.geometry import Grid
+from MMRegCore.io import write_volume
+from MMRegCore.networks.weights import load_network
+from MMRegCore.training.curves import read_curves
+from MMRegCore.training.data import read_training_data
+from MMRegCore.training.distributed import Place
+from MMRegCore.training.lapirn import make_lapirn
+from MMRegCore.training.multiprop import make_multiprop
+from MMRegCore.training.pairs import Pairs
+from MMRegCore.training.run import run_training
+from MMRegCore.volume import Volume
+
+PLACE = Place(torch.device("cpu"))
+ON = TrainedOn(spacing_mm=2.0)
+SMALL = {
+    "multiprop": MultiPropTraining(
+        training=TrainingSettings(steps=4, validate_every=2),
+        network=MultiPropSettings(features=(4, 4), matching=(4,), context=(4,), trained_on=ON),
+        labels=0.5,
+        bilevel=BilevelSettings(every=2, learning_rate=0.1),
+        learning_rate=1e-2,
+    ),
+    "gradient-guided": GradientGuidedTraining(
+        training=TrainingSettings(steps=4, validate_every=2),
+        network=GradientGuidedSettings(encoder=(4, 4), decoder=(4, 4), refinement=(4,), trained_on=ON),
+        learning_rate=1e-2,
+    ),
+    "lapirn": LapIrnTraining(
+        training=TrainingSettings(steps=4, validate_every=2),
+        network=LapIrnSettings(start_channels=1, residual_blocks=1, trained_on=ON),
+        similarity="nmi",
+        level_steps=(1, 2),
+        frozen_steps=1,
+        learning_rate=1e-2,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ellipsoids within ellipsoids, of other sizes in each subject, as bright on dark and dark on bright."""
+    root = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    grid = Grid((16, 16, 16), np.diag([-2.0, 2.0, 2.0, 1.0]))  # columns to the left: not as the trainings work
+    x = grid.points_ras() - grid.centre_ras
+    for split, count in (("training", 3), ("validation", 2)):
+        for number in range(count):
+            radii = random.uniform(8, 13, 3)
+            distance = np.linalg.norm(x / radii, axis=-1)
+            labels = torch.from_numpy((distance < 1).astype(np.float32) + (distance < 0.5))[None]
+            subject = root / split / f"{split}{number}"
+            subject.mkdir(parents=True)
+            write_volume(Volume(labels, grid), subject / "labels.nii.gz", dtype="uint8")
+            write_volume(Volume(labels + 0.1 * torch.rand(labels.shape), grid), subject / "t1.nii.gz")
+            write_volume(Volume((3 - labels) * (labels > 0), grid), subject / "t2.nii.gz")
+    return root
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_training_that_is_taken_up_again_ends_as_one_in_a_piece(name, folder, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    values = SMALL[name].to_dict()
+    run_training(name, SMALL[name], folder, whole, device="cpu")
+    first = type(SMALL[name]).from_dict({**values, "training": {**values["training"], "steps": 2}})
+    run_training(name, first, folder, parts, device="cpu")
+    run_training(name, SMALL[name], folder, parts, device="cpu", resume=True)
+    assert (whole / "last.safetensors").read_bytes() == (parts / "last.safetensors").read_bytes()
+    assert (whole / "curves.csv").read_bytes() == (parts / "curves.csv").read_bytes()
+    network = load_network(whole / "last.safetensors", architecture=name)
+    # The extent is that of the data, which the configuration need not know.
+    assert network.settings.trained_on == TrainedOn(spacing_mm=2.0, extent_mm=(32.0, 32.0, 32.0))
+    scores = json.loads((whole / "last.json").read_text())["scores"]
+    assert {"dice", "dice before", "folds", "similarity", "similarity before"} <= set(scores)
+
+
+def test_bilevel_training_moves_the_weights_and_shows_them(folder, tmp_path):
+    run_training("multiprop", SMALL["multiprop"], folder, tmp_path, device="cpu")
+    curves = read_curves(tmp_path / "curves.csv")
+    shown = {name: values for (_, name), values in curves.items() if name.startswith("weight of ")}
+    assert set(shown) == {
+        f"weight of {n}"
+        for n in ("similarity 1/1", "similarity 1/2", "similarity 1/4", "smoothness", "folding", "latent", "labels")
+    }
+    assert shown["weight of smoothness"][0][1] != pytest.approx(10.0, abs=1e-3)
+
+
+def test_it_learns_to_register(folder, tmp_path):
+    settings = MultiPropTraining(
+        training=TrainingSettings(steps=60, validate_every=15, seed=1),
+        pairs=PairSettings(atlas="training0"),
+        network=MultiPropSettings(features=(8, 8), matching=(16,), context=(8,), trained_on=ON),
+        learning_rate=2e-3,
+        mind_radius=1,
+        mind_dilation=1,
+        labels=1.0,
+        smoothness=1.0,
+    )
+    run_training("multiprop", settings, folder, tmp_path, device="cpu")
+    losses = [value for _, value in read_curves(tmp_path / "curves.csv")["training", "labels"]]
+    print(losses)
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_pairs_lie_on_the_upright_grid_whatever_their_own(folder):
+    data = read_training_data(folder)
+    grid = data.training[0].grid.upright(2.0)
+    assert np.allclose(grid.ras_from_ijk[:3, :3], np.eye(3) * 2)
+    pairs = Pairs(data.training, grid, PairSettings(contrasts="same"))
+    pair = pairs.draw(torch.Generator().manual_seed(0))
+    assert pair.fixed.shape == pair.moving.shape == (1, 1, 16, 16, 16)
+    # The subjects' columns run the other way.
+    flipped = data.training[0].labels.flip(2)
+    assert any(torch.equal(p.fixed_labels[0, 0].short(), flipped) for p in pairs.all_of(2))
+
+
+def test_contrasts_are_those_that_are_asked_for(folder):
+    data = read_training_data(folder)
+    grid = data.training[0].grid.upright(2.0)
+    bright = {}
+    for how in ("same", "different"):
+        pairs = Pairs(data.training, grid, PairSettings(contrasts=how, batch=8))
+        pair = pairs.draw(torch.Generator().manual_seed(1))
+        assert len(pair.fixed) == 8
+        middle = (slice(None), 0, 7, 7, 7)
+        bright[how] = (pair.fixed[middle] > 0.7) == (pair.moving[middle] > 0.7)
+    assert bright["same"].all()
+    assert not bright["different"].any()
+    drawn = Pairs(data.training, grid, PairSettings(contrasts="synthetic")).draw(torch.Generator().manual_seed(0))
+    assert 0 <= float(drawn.fixed.min()) < float(drawn.fixed.max()) <= 1
+
+
+def test_an_atlas_is_always_fixed(folder):
+    data = read_training_data(folder)
+    grid = data.training[0].grid.upright(2.0)
+    pairs = Pairs(data.training, grid, PairSettings(atlas="training1"))
+    atlas = data.training[1].labels.flip(2)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [pairs.draw(generator) for _ in range(6)]
+    assert all(torch.equal(pair.fixed_labels[0, 0].short(), atlas) for pair in drawn)
+    assert not any(torch.equal(pair.moving_labels[0, 0].short(), atlas) for pair in drawn)
+    with pytest.raises(InputError, match="expected the atlas among the training subjects"):
+        make_multiprop(MultiPropTraining(pairs=PairSettings(atlas="nobody")), data, PLACE)
+
+
+def test_lapirn_trains_its_levels_in_turn(folder):
+    recipe, batches = make_lapirn(SMALL["lapirn"], read_training_data(folder), PLACE)
+    changed = []
+    for step in range(4):
+        before = [p.detach().clone() for p in recipe.network.parameters()]
+        generator = PLACE.generator(0, step)
+        recipe.step(batches(generator), generator)
+        names = [name for name, _ in recipe.network.named_parameters()]
+        moved = zip(names, before, recipe.network.parameters(), strict=True)
+        changed.append({name.split(".")[1] for name, old, new in moved if not torch.equal(old, new)})
+    # One step of the first level, two of the second (the first of them alone), then the third alone.
+    assert changed == [{"0"}, {"1"}, {"0", "1"}, {"2"}]
+
+
+def test_what_cannot_be_trained_is_told(folder):
+    data = read_training_data(folder)
+    with pytest.raises(InputError, match="no more than 4 resolutions; got 5 weights"):
+        make_multiprop(MultiPropTraining(similarity=(1.0,) * 5), data, PLACE)
+    with pytest.raises(InputError, match="the steps of 2 levels; got 1"):
+        make_lapirn(LapIrnTraining(level_steps=(5,)), data, PLACE)
+    grid = data.training[0].grid.upright(2.0)
+    with pytest.raises(InputError, match="at least two subjects"):
+        Pairs(data.training[:1], grid, PairSettings())
