@@ -21,7 +21,7 @@ from MMRegCore.warp import resample
 
 PLACES = 2048
 # Cubes cut out of every pair, and their size.
-CUBES, CUBE_VOXEL = 3, 64
+CUBES, CUBE_VOXEL = 2, 64
 # No training uses seeds from here on.
 _FIRST_SEED = 90_000
 
