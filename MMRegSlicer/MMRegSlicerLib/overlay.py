@@ -43,8 +43,8 @@ class Overlay:
     def overlay_map(self, node: Node, share: float) -> None:
         """Show one of the quality maps in colours over the ultrasound, with a legend."""
         self.clear()
-        dress(node)
         self._lay(self._result.fixed, node, share)
+        dress(node)  # last: a legend is drawn for what the views show already
 
     def checkerboard(self, tile_mm: float) -> None:
         """Show ultrasound and registered MR in turns, in cubes of ``tile_mm``: structures go on without a step."""

@@ -110,6 +110,13 @@ def test_a_map_is_seen_in_colour_where_it_was_measured(scene, view, result):
     coloured = (picture[..., 0] - picture[..., 2] > 100).mean()
     assert 0.02 < coloured < 0.8
 
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+    legend.SetVisibility(False)
+    changed = (view.picture().astype(int) != picture).any(axis=-1)
+    right = changed.shape[1] // 2
+    assert changed[:, right:].mean() > 0.01, "the legend is not drawn"
+    assert changed[:, : right // 2].mean() < 0.01
+
 
 def test_nothing_stays_behind(scene, view, result):
     before = node_ids(scene)
