@@ -163,7 +163,8 @@ class _Features(nn.Module):
     def forward(self, volume: torch.Tensor) -> Latent:
         features = self.body(halved(volume))
         log_variance = precise(self.log_variance(features)).clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
-        return Latent(precise(self.mean(features)), log_variance)
+        # Zero mean and unit variance over the image, as the prior has it; faint features would drown in their noise.
+        return Latent(F.instance_norm(precise(self.mean(features))), log_variance)
 
 
 class _Matching(nn.Module):

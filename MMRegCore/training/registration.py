@@ -22,8 +22,8 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import folding_loss, jacobian_determinant, mind_loss, soft_dice_loss
 from MMRegCore.training.pairs import Pair, Pairs
 
-# Pairs of the validation split that are scored, and labels that the loss looks at in one step.
-_VALIDATED, _LABELS = 6, 8
+# Pairs of the validation split that are scored; labels that the loss looks at in one step, and how often blurred.
+_VALIDATED, _LABELS, _BLUR = 6, 8, 1
 
 
 class PairRecipe(ABC):
@@ -128,7 +128,9 @@ class PairRecipe(ABC):
         if self._settings.bilevel.objective == "dice":
             if pair.fixed_labels is None or pair.moving_labels is None:
                 raise InputError("expected labels for bilevel.objective = dice; a validation subject has none")
-            return soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement) + folding_loss(displacement)
+            return soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, blur=_BLUR) + folding_loss(
+                displacement
+            )
         return self._similarity(pair, displacement) + folding_loss(displacement)
 
     def label_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -137,7 +139,7 @@ class PairRecipe(ABC):
             return {}
         if pair.fixed_labels is None or pair.moving_labels is None:
             raise InputError("expected labels for every training subject, or labels = 0; a subject has none")
-        return {"labels": soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, most=_LABELS)}
+        return {"labels": soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, most=_LABELS, blur=_BLUR)}
 
     def _learn_weights(self, pair: Pair, generator: torch.Generator) -> None:
         judged = self._validation.draw(generator).to(self._place.device)
