@@ -118,7 +118,7 @@ def simulate_case(mr: Node, alive: Alive = lambda _stage, _fraction: True) -> Sa
     Raises
     ------
     Cancelled
-        When ``alive`` gave False; the scene is as before.
+        When ``alive`` gave False, or the MR was deleted meanwhile; the scene is as before.
     MMRegError
         In one line what is wrong.
     """
@@ -128,7 +128,8 @@ def simulate_case(mr: Node, alive: Alive = lambda _stage, _fraction: True) -> Sa
         output = workspace.folder / "case"
         command = ["-m", "MMRegCore", "simulate", "--json-progress", "--mr", str(workspace.folder / "mr.nrrd")]
         command += ["--contrast", "t1c", "--mean-shift-mm", str(MEAN_SHIFT_MM), "--output", str(output)]
-        _run(command, alive)
+        # While ``alive`` lets the application live, a person may close the scene.
+        _run(command, lambda stage, fraction: alive(stage, fraction) and mr.GetScene() is not None)
         return _loaded(mr, output)
     finally:
         workspace.close()

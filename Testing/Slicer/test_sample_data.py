@@ -70,6 +70,18 @@ def test_cancel_leaves_nothing(scene, mr, temporary):
     assert (node_ids(scene), snapshot(mr)) == before
 
 
+def test_closing_the_scene_meanwhile_leaves_nothing(scene, mr, temporary):
+    def close_in_the_middle(stage: str, _fraction: float) -> bool:
+        if stage and mr.GetScene() is not None:
+            scene.Clear(0)
+        return True
+
+    with pytest.raises(Cancelled):
+        simulate_case(mr, close_in_the_middle)
+    assert list(temporary.iterdir()) == []
+    assert scene.GetNumberOfNodesByClass("vtkMRMLVolumeNode") == 0
+
+
 def test_what_cannot_be_simulated_is_said_in_one_line(scene, temporary):
     empty = add_volume(scene, "nothing", np.zeros((20, 20, 20)), np.eye(4))
     before = node_ids(scene)

@@ -16,7 +16,16 @@ from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, show_deformation, shown_deformation
 from MMRegSlicerLib.result import Result, add_result
-from mrml_scene import add_linear, add_points, add_volume, node_ids, points_in_world, snapshot, translation
+from mrml_scene import (
+    add_linear,
+    add_points,
+    add_segmentation,
+    add_volume,
+    node_ids,
+    points_in_world,
+    snapshot,
+    translation,
+)
 
 VERDICT = {"level": "review", "reasons": ["The deformation reaches 12 mm.", "The MR covers 60 % of the ultrasound."]}
 
@@ -173,6 +182,29 @@ def test_what_belongs_to_the_mr_moves_along_and_comes_back(opened, shown):
     ui.applyButton.click()
     ui.discardButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
+
+
+def test_every_kind_of_plan_can_be_chosen_and_moves(opened, shown, case):
+    """Fibre bundles of the extension SlicerDMRI are a kind of model."""
+    scene, ui = slicer.mrmlScene, opened.ui
+    segmentation, _ = add_segmentation(scene, "tumour", case.mr, np.ones((32, 32, 32)))
+    ball = vtk.vtkSphereSource()
+    ball.Update()
+    model = scene.AddNewNodeByClass("vtkMRMLModelNode", "tract")
+    model.SetAndObserveMesh(ball.GetOutput())
+    plans = [segmentation, model]
+    for kind in ("Fiducial", "Line", "Curve", "Plane", "ROI"):
+        plans.append(scene.AddNewNodeByClass(f"vtkMRMLMarkups{kind}Node", kind))
+    for plan in plans:
+        ui.applySelector.setCurrentNode(plan)
+        assert ui.applySelector.currentNode() is plan
+        ui.applyButton.click()
+        assert plan.GetTransformNodeID() == shown.result.transform.GetID()
+    bounds = [0.0] * 6
+    model.GetRASBounds(bounds)
+    np.testing.assert_allclose((bounds[0] + bounds[1]) / 2, -5.0, atol=1e-3)
+    ui.discardButton.click()
+    assert {plan.GetTransformNodeID() for plan in plans} == {None}
 
 
 def test_a_whole_folder_moves_along_and_comes_back(opened, shown, case):
