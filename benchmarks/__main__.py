@@ -1,6 +1,6 @@
-"""Run benchmarks by name; without names, all of them. ``accuracy`` takes options.
+"""Run benchmarks by name; without names, all of them.
 
-``train-masr-net`` makes the weights that the package comes with.
+``accuracy`` and ``dns`` take options.  ``train-masr-net`` makes the weights that the package comes with.
 """
 
 import sys
@@ -10,6 +10,7 @@ from benchmarks import (
     accuracy,
     calibration,
     case24,
+    dns,
     fusion,
     known_truth,
     representation,
@@ -24,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "accuracy": accuracy.main,
     "case24": case24.main,
     "calibration": calibration.main,
+    "dns": dns.main,
     "fusion": fusion.main,
     "known-truth": known_truth.main,
     "retrieval": retrieval.main,
@@ -36,8 +38,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run what is named on the command line."""
-    if sys.argv[1:2] == ["accuracy"]:
-        accuracy.main(sys.argv[2:])
+    if sys.argv[1:2] in (["accuracy"], ["dns"]):
+        (accuracy if sys.argv[1] == "accuracy" else dns).main(sys.argv[2:])
         return 0
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from known_motion import error_voxel, made_up_pair
-from MMRegCore.config import DnsSettings, Lc2Settings, McboSettings, RegistrationSettings
+from MMRegCore.config import DnsSettings, Lc2Settings, McboSettings, RegistrationSettings, load_preset
 from MMRegCore.config.networks import MasrNetSettings
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import Cancelled, InputError
@@ -19,6 +19,7 @@ from MMRegCore.methods.mcbo import mcbo
 from MMRegCore.methods.solve import solve
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.networks.weights import load_network
 from MMRegCore.optimisation.multilevel import _Term, integrated, optimise_levels
 from MMRegCore.preprocess import Prepared
 from MMRegCore.simulate.noise import gaussian_blur
@@ -184,6 +185,19 @@ def test_descriptors_serve_the_coupled_convex_method_too(pair, weights):
     small = McboSettings(strides=(1, 2), weights=(0.5, 0.5), half_width=2, features="dns", dns_weights=weights)
     displacement = mcbo(pair(SHIFT_DHW, inverted=False), small, "mean", 2**30, Monitor()).displacement_voxel
     assert error(displacement) < 0.3 * np.linalg.norm(SHIFT_DHW)
+
+
+@pytest.mark.parametrize("name", ["dns", "dns-mr"])
+def test_the_presets_come_with_their_weights(name):
+    settings = load_preset(name)
+    assert settings.method == "dns"
+    assert isinstance(load_network(settings.dns.dns_weights, architecture="masr-net"), MasrNet)
+
+
+def test_the_trained_network_knows_that_black_and_white_are_alike(pair):
+    # What a network that was never trained does not.
+    settings = replace(load_preset("dns-mr").dns, iterations=(40, 20, 10))
+    assert error(found(pair(SHIFT_DHW), settings)) < 0.3 * np.linalg.norm(SHIFT_DHW)
 
 
 def test_weights_that_are_not_there_are_named():

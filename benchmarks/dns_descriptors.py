@@ -1,0 +1,121 @@
+"""The descriptors that `benchmarks.dns` compares, all under the same instance optimisation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.peers import PEERS
+from benchmarks.subjects import Subject
+from MMRegCore import load_preset
+from MMRegCore.config import DnsSettings
+from MMRegCore.features.dns import dns
+from MMRegCore.features.mind import mind_ssc
+from MMRegCore.methods.descriptors import gaussian_smoothed
+from MMRegCore.monitor import Monitor
+from MMRegCore.networks.intensity import unit_range
+from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.networks.weights import load_network, read_card
+from MMRegCore.optimisation.multilevel import optimise_levels
+from MMRegCore.preprocess import Prepared, replicate_edge
+
+Describe = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+MIND_REGULARISATION, MIND_DILATION = (2.4, 2.0, 1.6), 1
+# Around the brain, what still says where its border is.
+_RIM_VOXEL = 3
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """One kind of descriptor under instance optimisation.
+
+    Attributes
+    ----------
+    describe : callable
+        From image and evidence (1, 1, D, H, W) to descriptors (1, C, D, H, W).
+    unit : bool
+        Whether they are compared by their direction only.
+    settings : DnsSettings
+    """
+
+    describe: Describe
+    unit: bool
+    settings: DnsSettings
+
+    def displacement(self, prepared: Prepared) -> torch.Tensor:
+        """(1, 3, D, H, W), voxels: what instance optimisation makes of them."""
+        seen = [
+            (prepared.fixed, prepared.fixed_weight),
+            *zip(prepared.moving, prepared.moving_weight, strict=True),
+        ]
+        found = [gaussian_smoothed(self.describe(*pair), self.settings.smoothing_voxel) for pair in seen]
+        weights = [prepared.fixed_weight * weight for weight in prepared.moving_weight]
+        return optimise_levels(found[0], found[1:], weights, self.settings, Monitor(), unit=self.unit)
+
+
+def settings_of(kind: str) -> DnsSettings:
+    """Those of the preset for MR; MIND has its own regularisation and dilation."""
+    preset = load_preset("dns-mr").dns
+    if kind != "MIND":
+        return preset
+    return replace(preset, features="mind", mind_dilation=MIND_DILATION, regularisation=MIND_REGULARISATION)
+
+
+def methods() -> dict[str, Descriptors]:
+    """The ablation of the paper, and MIND, in ascending order of what the paper expects."""
+    untrained, trained = _untrained(), load_network(load_preset("dns-mr").dns.dns_weights, architecture="masr-net")
+    mind = settings_of("MIND")
+    return {
+        "CNN, untrained": Descriptors(lambda image, weight: cnn(image, weight, untrained), True, settings_of("CNN")),
+        "DNS, untrained": Descriptors(
+            lambda image, weight: dns(image, untrained, mask=weight[0, 0] > 0), True, settings_of("DNS")
+        ),
+        "MIND": Descriptors(
+            lambda image, _: mind_ssc(image, radius=mind.mind_radius, dilation=mind.mind_dilation), False, mind
+        ),
+        "DNS": Descriptors(lambda image, weight: dns(image, trained, mask=weight[0, 0] > 0), True, settings_of("DNS")),
+    }
+
+
+@cache
+def _untrained() -> MasrNet:
+    card = read_card(load_preset("dns-mr").dns.dns_weights)
+    torch.manual_seed(0)
+    settings = type(MasrNet().settings).from_dict(card["settings"])
+    return MasrNet(settings).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def cnn(image: torch.Tensor, weight: torch.Tensor, network: MasrNet) -> torch.Tensor:
+    """Features h of the network, before any self-similarity."""
+    image = unit_range(replicate_edge(image[0, 0], weight[0, 0] > 0)[None, None])
+    return network.features(image, network.coarse(network.pooled(image)))
+
+
+def subject_pair(fixed: Subject, moving: Subject, contrast: tuple[str, str]) -> Prepared:
+    """Two subjects on the common grid; evidence is the fixed brain and a rim around it."""
+    brain = (fixed.labels.data[None] > 0).float()
+    weight = F.max_pool3d(brain, 2 * _RIM_VOXEL + 1, stride=1, padding=_RIM_VOXEL)
+    image, other = (getattr(s, c).data[None] for s, c in zip((fixed, moving), contrast, strict=True))
+    return Prepared(fixed.labels.grid, image, weight, (other,), (torch.ones_like(weight),))
+
+
+@cache
+def version_of(how: str) -> str:
+    """What a method's rows depend on: settings, and weights where it has them."""
+    if how == "start":
+        return "start"
+    if how == "SyN MI":
+        return PEERS[how].version
+    settings = settings_of(how)
+    digest = hashlib.sha256(json.dumps(settings.to_dict()).encode())
+    if how != "MIND":
+        digest.update(str(read_card(settings.dns_weights)["sha256" if how == "DNS" else "settings"]).encode())
+    return digest.hexdigest()[:10]
