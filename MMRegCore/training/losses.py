@@ -119,7 +119,8 @@ def soft_dice_loss(
     found = warp(found, displacement)
     everywhere = (2, 3, 4)
     shared = 2 * (wanted * found).sum(dim=everywhere)
-    total = wanted.sum(dim=everywhere) + found.sum(dim=everywhere)
+    # Squares: of whole voxels it is Dice, of shares it is best where both agree and not where they are whole.
+    total = wanted.square().sum(dim=everywhere) + found.square().sum(dim=everywhere)
     return 1 - (shared / total.clamp(min=1e-6)).mean()
 
 

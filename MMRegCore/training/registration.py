@@ -128,9 +128,8 @@ class PairRecipe(ABC):
         if self._settings.bilevel.objective == "dice":
             if pair.fixed_labels is None or pair.moving_labels is None:
                 raise InputError("expected labels for bilevel.objective = dice; a validation subject has none")
-            return soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, blur=_BLUR) + folding_loss(
-                displacement
-            )
+            apart = soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, blur=_BLUR)
+            return apart + folding_loss(displacement)
         return self._similarity(pair, displacement) + folding_loss(displacement)
 
     def label_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
