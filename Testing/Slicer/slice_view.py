@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from mrml_scene import scene_holds
 
+VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 # What of Slicer draws transforms and legends over the image.
 _MANAGERS = ("vtkMRMLTransformsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager")
 
@@ -101,3 +103,25 @@ class SliceView:
         image = grab.GetOutput()
         width, height, _ = image.GetDimensions()
         return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[..., :3]
+
+
+def save_png(path: Path, rows: list[list[np.ndarray]]) -> None:
+    """Write pictures (H, W, 3), the lowest line first, in rows beside and below each other."""
+    whole = np.concatenate([np.concatenate(row, axis=1) for row in reversed(rows)])
+    image = vtk.vtkImageData()
+    image.SetDimensions(whole.shape[1], whole.shape[0], 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(whole.reshape(-1, 3), deep=True))
+    writer = vtk.vtkPNGWriter()
+    writer.SetFileName(str(path))
+    writer.SetInputData(image)
+    writer.Write()
+    assert path.stat().st_size > 10_000
+
+
+def shared_information(first: np.ndarray, second: np.ndarray) -> float:
+    """Normalised mutual information of two pictures (H, W) where the first, the ultrasound, shows anything."""
+    inside = first > 0
+    counts, _, _ = np.histogram2d(first[inside], second[inside], bins=24)
+    joint = counts / counts.sum()
+    entropy = [-(part[part > 0] * np.log(part[part > 0])).sum() for part in (joint.sum(0), joint.sum(1), joint)]
+    return (entropy[0] + entropy[1]) / entropy[2]

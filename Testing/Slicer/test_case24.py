@@ -11,22 +11,35 @@ from MMRegCore.config import load_preset, with_changes
 from MMRegCore.io import read_landmark_pairs, read_volume
 from MMRegCore.pipeline import register
 from MMRegSlicerLib.logic import MMRegSlicerLogic
-from mrml_scene import add_points, points_in_world
+from MMRegSlicerLib.parameters import Parameters, parameter_node
+from MMRegSlicerLib.request import Moving, Request
+from MMRegSlicerLib.result import Result
+from mrml_scene import add_points, new_scene, points_in_world
+from slice_view import VIEWS, SliceView, save_png, shared_information
 
 # What is tried is the way through the scene, not the accuracy: a coarse grid will do, and any result at all.
 QUICK = {"choice.compete": "false", "working_spacing_mm": "1.5", "mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2"}
 
 
-def test_landmarks_and_voxels_end_where_the_core_puts_them(scene, case24):
+def test_from_files_to_a_saved_scene(scene, case24, tmp_path):
     volumes = slicer.modules.volumes.logic()
     ultrasound = volumes.AddArchetypeVolume(str(case24["us"]), "US")
     mr = volumes.AddArchetypeVolume(str(case24["t1"]), "T1")
     _, in_mr = read_landmark_pairs(case24["landmarks"])
     points = add_points(scene, "in MR", in_mr.points_ras)
+    form = Parameters(parameter_node(scene))
+    form.request = Request(ultrasound, (Moving(mr),), preset="mcbo", changes=QUICK, device="cpu")
+    views = [SliceView(scene, name, orientation, size=300) for name, orientation in VIEWS.items()]
+    for view in views:
+        view.look_at(ultrasound, mr)
+    seen = [view.draw(foreground=0.0) for view in views]
+    pictures = [[view.draw(foreground=1.0) for view in views]]
 
-    result = MMRegSlicerLogic().register(ultrasound, mr, preset="mcbo", changes=QUICK, device="cpu")
+    result = MMRegSlicerLogic().startRequest(form.request).wait()
+    form.result_transform = result.transform
     result.apply_to(points)
 
+    # The same landmarks and voxels as from the core alone.
     settings = with_changes(load_preset("mcbo"), QUICK)
     expected = register(read_volume(case24["us"]), read_volume(case24["t1"]), settings=settings, device="cpu")
     in_us = expected.transform.apply_inverse(in_mr.points_ras)
@@ -34,3 +47,26 @@ def test_landmarks_and_voxels_end_where_the_core_puts_them(scene, case24):
     assert np.abs(in_us - in_mr.points_ras).max() > 0.1
     warped = slicer.util.arrayFromVolume(result.warped[0])
     np.testing.assert_allclose(warped, expected.warped[0].data[0].numpy(), atol=1e-2)
+    kinds = {node.GetAttribute("MMReg.map") for node in result.maps}
+    assert kinds == {"displacement", "jacobian_determinant", "inverse_consistency_error"}
+
+    # The two images share more in every slice view than before.
+    pictures.append([view.draw(foreground=1.0) for view in views])
+    before, after = ([shared_information(us, mr) for us, mr in zip(seen, row, strict=True)] for row in pictures)
+    assert all(late > early for early, late in zip(before, after, strict=True)), (before, after)
+    rows = [[np.repeat(each[..., None], 3, axis=-1).astype(np.uint8) for each in row] for row in (seen, *pictures)]
+    save_png(tmp_path / "case24.png", rows)
+
+    # Saved and read back, everything is there.
+    assert scene.WriteToMRB(str(tmp_path / "case24.mrb"))
+    loaded = new_scene(tmp_path)
+    assert loaded.ReadFromMRB(str(tmp_path / "case24.mrb"), True, slicer.vtkMRMLMessageCollection())
+    again = Parameters(parameter_node(loaded))
+    assert (again.request.preset, again.request.changes) == ("mcbo", QUICK)
+    assert (again.request.fixed.GetName(), again.request.moving_nodes[0].GetName()) == ("US", "T1")
+    kept = Result(again.result_transform)
+    assert {node.GetName() for node in kept.under} == {"T1", "in MR"}
+    # Slicer writes its transforms with rounded numbers.
+    np.testing.assert_allclose(points_in_world(loaded.GetFirstNodeByName("in MR")), in_us, atol=1e-3)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(kept.warped[0]), warped)
+    assert kept.numbers == result.numbers

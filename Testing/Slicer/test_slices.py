@@ -10,10 +10,9 @@ from MMRegCore.transform import SpatialTransform
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import add_result
 from mrml_scene import add_volume, translation
-from slice_view import SliceView
+from slice_view import VIEWS, SliceView
 
 SHIFT_MM = np.array([6.0, -5.0, 4.0])
-VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
 @pytest.fixture

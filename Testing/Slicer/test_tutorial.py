@@ -13,8 +13,6 @@ import pytest
 pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
 
 import slicer
-import vtk
-from vtk.util.numpy_support import numpy_to_vtk
 
 from MMRegCore.simulate import load_template
 from MMRegSlicerLib.deformation import GLYPHS, GRID, show_deformation
@@ -23,9 +21,8 @@ from MMRegSlicerLib.logic import MMRegSlicerLogic
 from MMRegSlicerLib.overlay import Overlay
 from MMRegSlicerLib.sample_data import simulate_case
 from mrml_scene import add_volume
-from slice_view import SliceView
+from slice_view import VIEWS, SliceView, save_png, shared_information
 
-VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 # A coarser search than the preset's own: the tests of this page are not those of the accuracy.
 QUICK = {"working_spacing_mm": "1.5"}
 
@@ -33,28 +30,6 @@ QUICK = {"working_spacing_mm": "1.5"}
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     return Path(os.environ.get("MMREG_SCREENSHOTS") or tmp_path)
-
-
-def save(path: Path, rows: list[list[np.ndarray]]) -> None:
-    """Write pictures (H, W, 3), the lowest line first, in rows beside and below each other."""
-    whole = np.concatenate([np.concatenate(row, axis=1) for row in reversed(rows)])
-    image = vtk.vtkImageData()
-    image.SetDimensions(whole.shape[1], whole.shape[0], 1)
-    image.GetPointData().SetScalars(numpy_to_vtk(whole.reshape(-1, 3), deep=True))
-    writer = vtk.vtkPNGWriter()
-    writer.SetFileName(str(path))
-    writer.SetInputData(image)
-    writer.Write()
-    assert path.stat().st_size > 10_000
-
-
-def shared_information(first: np.ndarray, second: np.ndarray) -> float:
-    """Normalised mutual information of two pictures (H, W) where the first, the ultrasound, shows anything."""
-    inside = first > 0
-    counts, _, _ = np.histogram2d(first[inside], second[inside], bins=24)
-    joint = counts / counts.sum()
-    entropy = [-(part[part > 0] * np.log(part[part > 0])).sum() for part in (joint.sum(0), joint.sum(1), joint)]
-    return (entropy[0] + entropy[1]) / entropy[2]
 
 
 def test_from_the_sample_to_a_result_that_is_seen_to_fit(scene, pictures, monkeypatch):
@@ -87,7 +62,7 @@ def test_from_the_sample_to_a_result_that_is_seen_to_fit(scene, pictures, monkey
         result.show(after=is_after)
         overlay.blend(0.5)
         rows.append([view.picture() for view in views])
-    save(pictures / "slices.png", rows)
+    save_png(pictures / "slices.png", rows)
     overlay.checkerboard(12)
     board = views[0].picture()
     show_deformation(result, GRID)
@@ -96,12 +71,12 @@ def test_from_the_sample_to_a_result_that_is_seen_to_fit(scene, pictures, monkey
     show_deformation(result, GLYPHS)
     arrows = views[0].picture()
     show_deformation(result, "")
-    save(pictures / "compare.png", [[board, grid, arrows]])
+    save_png(pictures / "compare.png", [[board, grid, arrows]])
     maps = []
     for node in result.maps:
         overlay.overlay_map(node, 0.6)
         maps.append(views[0].picture())
-    save(pictures / "maps.png", [maps])
+    save_png(pictures / "maps.png", [maps])
     assert len(maps) == 3
     overlay.clear()
 
