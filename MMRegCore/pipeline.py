@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
 from MMRegCore.io import staged_folder, write_transform, write_volume
 from MMRegCore.methods.solution import Solution
-from MMRegCore.methods.solve import solve
+from MMRegCore.methods.solve import is_doubtful, solve
 from MMRegCore.monitor import Monitor
 from MMRegCore.preprocess import Prepared, around_evidence, check_image, prepare, with_field_of_view
 from MMRegCore.qa import Assessment, assess, write_maps, write_report
@@ -139,20 +140,18 @@ def register(
     check_invertible(initial, "the initial transform")
 
     monitor.report("preparing the images", 0.0)
-    with _timed(timings, "prepare_s"):
-        check_image(fixed)
-        seen = with_field_of_view(fixed)
-        prepared = prepare(
-            seen,
-            movings,
-            initial,
-            spacing_mm=chosen.working_spacing_mm,
-            masked=chosen.masked,
-            margin_mm=chosen.margin_mm,
-        )
-    with _timed(timings, "method_s"), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    check_image(fixed)
+    seen = with_field_of_view(fixed)
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        solution, used = _solve(prepared, chosen, where, memory_gb, monitor.part(0.05, 0.85))
+        attempt = partial(_attempt, seen, movings, initial, device=where, memory_gb=memory_gb, timings=timings)
+        prepared, solution, used = attempt(chosen, monitor.part(0.0, 0.7))
+        further = chosen.widened()
+        if further is not None and is_doubtful(solution, prepared):
+            # The start may be further off than expected.  What a wide search finds counts only if it is beyond doubt.
+            again = attempt(further, monitor.part(0.7, 0.85, "further off"))
+            if not is_doubtful(again[1], again[0]):
+                prepared, solution, used = again
     monitor.report("composing the transform", 0.85)
     with _timed(timings, "transform_s"):
         field = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid)
@@ -192,6 +191,32 @@ def register(
     return RegistrationResult(transform, assessment.after, assessment, provenance)
 
 
+def _attempt(
+    fixed: Volume,
+    moving: Sequence[Volume],
+    initial: SpatialTransform,
+    settings: RegistrationSettings,
+    monitor: Monitor,
+    *,
+    device: torch.device,
+    memory_gb: float | None,
+    timings: dict[str, float],
+) -> tuple[Prepared, Solution, torch.device]:
+    """Prepare the images and solve."""
+    with _timed(timings, "prepare_s"):
+        prepared = prepare(
+            fixed,
+            moving,
+            initial,
+            spacing_mm=settings.working_spacing_mm,
+            masked=settings.masked,
+            margin_mm=settings.margin_mm,
+        )
+    with _timed(timings, "method_s"):
+        solution, used = _solve(prepared, settings, device, memory_gb, monitor.part(0.06, 1.0))
+    return prepared, solution, used
+
+
 def _solve(
     prepared: Prepared, settings: RegistrationSettings, device: torch.device, memory_gb: float | None, monitor: Monitor
 ) -> tuple[Solution, torch.device]:
@@ -216,7 +241,7 @@ def _on_fixed_grid(values: torch.Tensor, prepared: Prepared, fixed: Volume) -> t
 def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    timings[name] = time.perf_counter() - start
+    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 
 def _described(volume: Volume) -> dict[str, Any]:

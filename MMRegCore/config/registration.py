@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from MMRegCore.errors import InputError
@@ -110,7 +110,7 @@ class Lc2Settings(Settings):
         12.0, help="Translations that the rigid search starts from, to every side.", unit="mm", minimum=0, maximum=50
     )
     wide_reach_mm: float = setting(
-        20.0,
+        24.0,
         help="The same for a second search, where the result of the first would be rejected; 0 leaves it out.",
         unit="mm",
         minimum=0,
@@ -215,7 +215,7 @@ class RegistrationSettings(Settings):
         maximum=100,
     )
     margin_mm: float = setting(
-        4.0, help="Moving image around the ultrasound cone that the search may use.", unit="mm", minimum=0, maximum=50
+        4.0, help="Moving image around the ultrasound cone that the search may use.", unit="mm", minimum=0, maximum=150
     )
     fusion: Literal["signed-max", "mean", "magnitude", "confidence"] = setting(
         "mean", help="How MCBO makes one field of those of several moving images."
@@ -225,6 +225,14 @@ class RegistrationSettings(Settings):
     dns: DnsSettings = DnsSettings()
     learned: LearnedSettings = LearnedSettings()
     choice: ChoiceSettings = ChoiceSettings()
+
+    def widened(self) -> RegistrationSettings | None:
+        """Settings of the second search, which looks further; None where there is none."""
+        further_mm = self.lc2.wide_reach_mm - self.lc2.reach_mm
+        if self.method != "lc2" or not self.choice.compete or further_mm <= 0:
+            return None
+        lc2 = replace(self.lc2, reach_mm=self.lc2.wide_reach_mm)
+        return replace(self, margin_mm=self.margin_mm + further_mm, lc2=lc2)
 
     @property
     def affine(self) -> bool:

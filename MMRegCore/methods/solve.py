@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from MMRegCore.config import RegistrationSettings
 from MMRegCore.methods.choice import choose
 from MMRegCore.methods.confidence import expected_error_mm
@@ -29,19 +27,6 @@ def solve(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int,
         What the run may use.
     monitor : Monitor
     """
-    wide = settings.lc2.wide_reach_mm
-    if not settings.choice.compete or settings.method != "lc2" or wide <= settings.lc2.reach_mm:
-        return _attempt(prepared, settings, memory_bytes, monitor)
-    solution = _attempt(prepared, settings, memory_bytes, monitor.part(0.0, 0.5))
-    if not _doubtful(solution, prepared):
-        return solution
-    # The start may be further off than expected: look further, and take what is found only if it is beyond doubt.
-    further = replace(settings, lc2=replace(settings.lc2, reach_mm=wide))
-    again = _attempt(prepared, further, memory_bytes, monitor.part(0.5, 1.0, "wider"))
-    return solution if _doubtful(again, prepared) else again
-
-
-def _attempt(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int, monitor: Monitor) -> Solution:
     found = _found(prepared, settings, memory_bytes, monitor.part(0.0, 0.93))
     if not settings.choice.compete:
         return found
@@ -53,9 +38,10 @@ def _attempt(prepared: Prepared, settings: RegistrationSettings, memory_bytes: i
     return Solution(displacement, {**found.maps, "expected_error_mm": error}, choice)
 
 
-def _doubtful(solution: Solution, prepared: Prepared) -> bool:
-    inside = prepared.fixed_weight > 0
-    return bool(solution.maps["expected_error_mm"][inside].mean() > REJECTED_MM)
+def is_doubtful(solution: Solution, prepared: Prepared) -> bool:
+    """Whether the verdict on a solution's expected error would be to reject it; not where that was not estimated."""
+    error = solution.maps.get("expected_error_mm")
+    return error is not None and bool(error[prepared.fixed_weight > 0].mean() > REJECTED_MM)
 
 
 def _found(prepared: Prepared, settings: RegistrationSettings, memory_bytes: int, monitor: Monitor) -> Solution:
