@@ -1,4 +1,4 @@
-"""MultiPropReg: multi-scale propagation on learned features (Liu et al. 2020, 'Learning deformable registration …')."""
+"""MultiPropReg: multi-scale propagation on learned features (Liu et al. 2021, arXiv:2004.14557)."""
 
 from __future__ import annotations
 

@@ -54,17 +54,21 @@ class Pairs:
     grid : Grid
         Which all are brought to.
     settings : PairSettings
+    atlas : Subject, optional
+        Always fixed, and never moving; None lets all be both.
 
     Raises
     ------
     InputError
-        When there are not two subjects, the atlas is not among them, or a contrast that is asked for is not there.
+        When there are too few subjects to make pairs of.
     """
 
-    def __init__(self, subjects: Subjects, grid: Grid, settings: PairSettings) -> None:
-        if len(subjects) < 2:
-            raise InputError(f"expected at least two subjects to make pairs of; got {len(subjects)}")
+    def __init__(self, subjects: Subjects, grid: Grid, settings: PairSettings, atlas: Subject | None = None) -> None:
         self._subjects, self._grid, self._settings = subjects, grid, settings
+        self._fixed = None if atlas is None else self._upright(atlas)
+        self._moving = [n for n, name in enumerate(subjects.names) if atlas is None or name != atlas.name]
+        if len(self._moving) < (2 if atlas is None else 1):
+            raise InputError(f"expected at least two subjects to make pairs of; got {len(subjects)}")
         self._at = lru_cache(maxsize=_KEPT)(self._brought)
 
     def draw(self, generator: torch.Generator) -> Pair:
@@ -73,27 +77,21 @@ class Pairs:
 
     def all_of(self, most: int) -> list[Pair]:
         """The first ``most`` ordered pairs, each alone, in contrasts that are always the same."""
-        count = len(self._subjects)
-        firsts = [self._atlas] if self._atlas is not None else range(count)
-        ordered = [(a, b) for a, b in permutations(range(count), 2) if a in firsts]
         random = torch.Generator().manual_seed(0)
-        return [self._pair(a, b, random) for a, b in ordered[:most]]
-
-    @property
-    def _atlas(self) -> int | None:
-        name = self._settings.atlas
-        # The atlas is a training subject; among the others every pair counts.
-        return self._subjects.names.index(name) if name in self._subjects.names else None
+        if self._fixed is not None:
+            return [self._pair(self._fixed, self._at(n), random) for n in self._moving[:most]]
+        ordered = list(permutations(self._moving, 2))[:most]
+        return [self._pair(self._at(a), self._at(b), random) for a, b in ordered]
 
     def _one(self, generator: torch.Generator) -> Pair:
-        count = len(self._subjects)
-        drawn = int(torch.randint(count, (), generator=generator))
-        fixed = drawn if self._atlas is None else self._atlas
-        other = int(torch.randint(count - 1, (), generator=generator))
-        return self._pair(fixed, other + (other >= fixed), generator)
+        if self._fixed is not None:
+            drawn = int(torch.randint(len(self._moving), (), generator=generator))
+            return self._pair(self._fixed, self._at(self._moving[drawn]), generator)
+        fixed = int(torch.randint(len(self._moving), (), generator=generator))
+        other = int(torch.randint(len(self._moving) - 1, (), generator=generator))
+        return self._pair(self._at(fixed), self._at(other + (other >= fixed)), generator)
 
-    def _pair(self, fixed: int, moving: int, generator: torch.Generator) -> Pair:
-        first, second = self._at(fixed), self._at(moving)
+    def _pair(self, first: Subject, second: Subject, generator: torch.Generator) -> Pair:
         labels = [None, None] if first.labels is None or second.labels is None else [first.labels, second.labels]
         return Pair(
             *self._images(first, second, generator),
@@ -112,7 +110,10 @@ class Pairs:
         return first.images[a][None], second.images[b][None]
 
     def _brought(self, index: int) -> Subject:
-        subject: Subject = self._subjects[index]
+        return self._upright(self._subjects[index])
+
+    def _upright(self, subject: Subject) -> Subject:
+        """The subject on the grid of the pairs."""
         if subject.grid.matches(self._grid):
             return subject
         images = {

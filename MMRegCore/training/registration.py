@@ -17,7 +17,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.networks.flow import warp
 from MMRegCore.similarity import dice
 from MMRegCore.training.bilevel import Bilevel
-from MMRegCore.training.data import TrainingData
+from MMRegCore.training.data import Subject, TrainingData
 from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import folding_loss, jacobian_determinant, mind_loss, soft_dice_loss
 from MMRegCore.training.pairs import Pair, Pairs
@@ -177,9 +177,13 @@ class PairRecipe(ABC):
 
 def pairs_of(data: TrainingData, grid: Grid, settings: PairSettings) -> tuple[Pairs, Pairs]:
     """The pairs of the training and of the validation split; `InputError` where they cannot be made."""
-    if settings.atlas and settings.atlas not in data.training.names:
-        raise InputError(f"expected the atlas among the training subjects; got '{settings.atlas}'")
-    return Pairs(data.training, grid, settings), Pairs(data.validation, grid, settings)
+    atlas: Subject | None = None
+    if settings.atlas:
+        if settings.atlas not in data.training.names:
+            raise InputError(f"expected the atlas among the training subjects; got '{settings.atlas}'")
+        atlas = data.training[data.training.names.index(settings.atlas)]
+    training, validation = (Pairs(split, grid, settings, atlas) for split in (data.training, data.validation))
+    return training, validation
 
 
 def mean_dice(fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor) -> float:

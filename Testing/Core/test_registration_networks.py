@@ -155,7 +155,8 @@ def test_the_affine_part_and_the_deformation_compose():
         once = warp(moving, found.displacement_voxel)
     inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     assert float((found.displacement_voxel - deformation)[inner].abs().mean()) > 0.2
-    assert float((twice - once)[inner].abs().max()) < 0.05
+    # Twice interpolated, the image is a little smoother.
+    assert float((twice - once)[inner].abs().mean()) < 0.01
 
 
 def test_the_matching_error_is_that_of_the_equation():

@@ -25,6 +25,7 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.lapirn import make_lapirn
 from MMRegCore.training.multiprop import make_multiprop
 from MMRegCore.training.pairs import Pairs
+from MMRegCore.training.registration import pairs_of
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
 
@@ -150,12 +151,15 @@ def test_contrasts_are_those_that_are_asked_for(folder):
 def test_an_atlas_is_always_fixed(folder):
     data = read_training_data(folder)
     grid = data.training[0].grid.upright(2.0)
-    pairs = Pairs(data.training, grid, PairSettings(atlas="training1"))
+    pairs, judging = pairs_of(data, grid, PairSettings(atlas="training1"))
     atlas = data.training[1].labels.flip(2)
     generator = torch.Generator().manual_seed(0)
     drawn = [pairs.draw(generator) for _ in range(6)]
     assert all(torch.equal(pair.fixed_labels[0, 0].short(), atlas) for pair in drawn)
     assert not any(torch.equal(pair.moving_labels[0, 0].short(), atlas) for pair in drawn)
+    judged = judging.all_of(9)
+    assert len(judged) == 2
+    assert all(torch.equal(pair.fixed_labels[0, 0].short(), atlas) for pair in judged)
     with pytest.raises(InputError, match="expected the atlas among the training subjects"):
         make_multiprop(MultiPropTraining(pairs=PairSettings(atlas="nobody")), data, PLACE)
 
