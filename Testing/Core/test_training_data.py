@@ -217,3 +217,13 @@ def test_every_training_has_settings_and_words(name):
     training = find_training(name)
     assert read_settings(training, None) == training.settings()
     assert training.help
+
+
+def test_a_cancelled_training_says_how_to_go_on(by_folder, tmp_path, capsys, monkeypatch):
+    def cancelled(*arguments, monitor, **options):
+        monitor.cancel()
+        monitor.report("step 0", 0.0)
+
+    monkeypatch.setattr("MMRegCore.training.run.run_training", cancelled)
+    assert main(["train", "masr-net", "--data", str(by_folder), "--output", str(tmp_path / "out")]) == 3
+    assert "cancelled; go on with --resume" in capsys.readouterr().err
