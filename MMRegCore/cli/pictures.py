@@ -62,7 +62,7 @@ def add_augment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, metavar="L", help="its labels, on its grid")
     parser.add_argument("--towards", type=Path, metavar="B", help="image that it is deformed towards (default: A)")
     parser.add_argument("--count", type=int, default=10, metavar="N", help="how many copies (default: 10)")
-    parser.add_argument("--weights", default="multiprop", metavar="W", help="of MultiPropReg: a name or .safetensors")
+    parser.add_argument("--weights", required=True, metavar="W", help="of MultiPropReg: .safetensors of mmreg train")
     parser.add_argument("--strength", type=float, default=1.0, metavar="X", help="standard deviations (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the copies (default: 0)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the copies")

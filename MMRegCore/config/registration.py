@@ -175,9 +175,7 @@ class DnsSettings(Settings):
 class LearnedSettings(Settings):
     """Registration by a trained network: multiprop, gradient-guided or lapirn."""
 
-    weights: str = setting(
-        "", help="Those that come with MMReg, or a .safetensors file; those named as the method when empty."
-    )
+    weights: str = setting("", help="A .safetensors file, as mmreg train leaves it with its card; must be given.")
     refine: bool = setting(False, help="Whether instance optimisation on MIND-SSC follows.")
     mind_radius: int = setting(1, help="Patch radius of MIND-SSC there.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of its patches.", unit="voxel", minimum=1, maximum=8)

@@ -33,7 +33,7 @@ def augment(
     towards: Volume,
     *,
     count: int,
-    weights: str = "multiprop",
+    weights: str,
     strength: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Augmented]:
@@ -50,7 +50,7 @@ def augment(
         deformations about where it is.
     count : int
     weights : str
-        Of MultiPropReg: a name or a file.
+        Of MultiPropReg: a .safetensors file, as ``mmreg train multiprop`` leaves it.
     strength : float
         Standard deviations by which features are moved; 0 gives the plain registration.
     seed : int

@@ -10,6 +10,7 @@ import torch
 from MMRegCore.config import LearnedSettings
 from MMRegCore.config.networks import TrainedOn
 from MMRegCore.displacement import DisplacementField
+from MMRegCore.errors import InputError
 from MMRegCore.features.mind import mind_ssc
 from MMRegCore.geometry import Grid
 from MMRegCore.methods.fusion import Fusion, fuse
@@ -55,10 +56,12 @@ def learned(
         When the weights are not there, were altered, or are of another network.
     """
     monitor.report("reading the network", 0.0)
-    network = load_network(settings.weights or architecture, architecture=architecture).to(prepared.fixed.device)
+    if not settings.weights:
+        raise InputError(f"expected learned.weights, a file that mmreg train {architecture} wrote; got none")
+    network = load_network(settings.weights, architecture=architecture).to(prepared.fixed.device)
     known = cast(TrainedOn, cast(Any, network).settings.trained_on)
     for difference in unlike(prepared, known):
-        _log.warning("%s was trained on other images: %s", settings.weights or architecture, difference)
+        _log.warning("%s was trained on other images: %s", settings.weights, difference)
     grid = prepared.grid.upright(known.spacing_mm)
     fixed = _as_known(prepared.fixed, prepared.fixed_weight, prepared.grid, grid)
     fields, errors = [], []

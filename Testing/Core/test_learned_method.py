@@ -50,7 +50,7 @@ def test_the_displacement_comes_back_in_space(any_grid, smooth_volume, monkeypat
     network = Constant((1.0, 0.0, -2.0), TrainedOn(spacing_mm=3.0))
     monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
     prepared = prepared_on(any_grid, smooth_volume)
-    solution = method.learned(prepared, "multiprop", LearnedSettings(), "mean", Monitor())
+    solution = method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
     found = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid).displacement_mm
     expected = torch.tensor([-6.0, 0.0, 3.0]).expand_as(found)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -64,7 +64,7 @@ def test_the_network_sees_upright_images_from_0_to_1(oblique_grid, monkeypatch):
     x = oblique_grid.points_ras() - oblique_grid.centre_ras
     volume = Volume(torch.from_numpy(500 + 10 * x.sum(axis=-1) + 3 * x[..., 0]).float()[None], oblique_grid)
     prepared = prepare(volume, [volume], SpatialTransform.identity(), spacing_mm="native", masked=True, margin_mm=4.0)
-    method.learned(prepared, "multiprop", LearnedSettings(), "mean", Monitor())
+    method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
     fixed = network.seen[0][0]
     assert fixed.shape[2:] == prepared.grid.upright(2.0).shape
     assert float(fixed.min()) == 0
@@ -82,7 +82,7 @@ def test_what_is_outside_the_mask_is_dark(oblique_grid, smooth_volume, monkeypat
     weight = torch.zeros_like(prepared.fixed_weight)
     weight[..., 6:-6, 6:-6, 6:-6] = 1
     bright = replace(prepared, fixed=prepared.fixed + 100, fixed_weight=weight)
-    method.learned(bright, "multiprop", LearnedSettings(), "mean", Monitor())
+    method.learned(bright, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
     fixed = network.seen[0][0]
     assert float(fixed[..., 0, 0, 0]) == 0
     assert float(fixed[..., fixed.shape[2] // 2, fixed.shape[3] // 2, fixed.shape[4] // 2]) > 0.5
@@ -99,8 +99,8 @@ def test_unlike_images_are_told(oblique_grid, smooth_volume, monkeypatch, caplog
     network = Constant((0.0, 0.0, 0.0), TrainedOn(spacing_mm=2.0))
     monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
     with caplog.at_level(logging.WARNING):
-        method.learned(prepared, "multiprop", LearnedSettings(), "mean", Monitor())
-    assert "multiprop was trained on other images: expected about 160 mm along S" in caplog.text
+        method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
+    assert "mine was trained on other images: expected about 160 mm along S" in caplog.text
 
 
 def test_instance_optimisation_can_follow(oblique_grid, smooth_volume, monkeypatch):
@@ -108,9 +108,9 @@ def test_instance_optimisation_can_follow(oblique_grid, smooth_volume, monkeypat
     network = Constant((0.5, 0.5, 0.5), TrainedOn(spacing_mm=2.0))
     monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
     prepared = prepared_on(oblique_grid, smooth_volume)
-    before = method.learned(prepared, "multiprop", LearnedSettings(), "mean", Monitor())
+    before = method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
     network.seen.clear()
-    after = method.learned(prepared, "multiprop", LearnedSettings(refine=True), "mean", Monitor())
+    after = method.learned(prepared, "multiprop", LearnedSettings(weights="mine", refine=True), "mean", Monitor())
     size = [float(s.displacement_voxel.norm(dim=1).mean()) for s in (before, after)]
     assert size[1] < 0.8 * size[0]
 
@@ -141,3 +141,8 @@ def test_weights_of_another_network_are_refused(tmp_path, oblique_grid, smooth_v
     settings = RegistrationSettings(method="multiprop", learned=LearnedSettings(weights=str(path)))
     with pytest.raises(InputError, match="expected weights of multiprop; got mine.safetensors, which are of lapirn"):
         solve(prepared, settings, 2**30, Monitor())
+
+
+def test_weights_must_be_given(oblique_grid, smooth_volume):
+    with pytest.raises(InputError, match="expected learned.weights, a file that mmreg train lapirn wrote; got none"):
+        solve(prepared_on(oblique_grid, smooth_volume), RegistrationSettings(method="lapirn"), 2**30, Monitor())
