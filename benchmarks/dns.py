@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,22 @@ def between_subjects() -> None:
             )
             write_rows(path, rows)
             print(rows[key], flush=True)
+        _write_subjects(rows.values())
+
+
+def _write_subjects(rows: Iterable[Row]) -> None:
+    """The table of all pairs that every method has been measured on."""
+    current = [row for row in rows if row["version"] == version_of(row["method"])]
     order = ["start", *methods(), "SyN MI"]
-    table = [
-        _mean_row(how, [r for r in rows.values() if r["method"] == how and r["version"] == version_of(how)])
-        for how in order
-    ]
+    pairs = [row["case"].removesuffix(f", {row['method']}") for row in current]
+    complete = {pair for pair in pairs if pairs.count(pair) == len(order)}
+    if not complete:
+        return
+    current = [row for row, pair in zip(current, pairs, strict=True) if pair in complete]
+    table = [_mean_row(how, [r for r in current if r["method"] == how]) for how in order]
     record.write(
         "dns-subjects",
-        [row for row in table if row["pairs"]],
+        table,
         "T1 and T2 of different subjects that no training saw (synthetic contrasts of label maps 13 to 16, 2 mm, "
         "aligned by the affine map between the centres of their structures). Dice: mean over 13 structures, left and "
         "right; folds: share of the brain with a Jacobian determinant of at most 0. All but SyN (antspyx, SyNOnly, "
@@ -146,8 +154,6 @@ def _syn(fixed: Volume, moving: Volume) -> torch.Tensor:
 
 
 def _mean_row(how: str, rows: Sequence[Row]) -> Row:
-    if not rows:
-        return {"method": how, "pairs": 0}
     dice = [row["dice"] for row in rows]
     return {
         "method": how,
