@@ -107,3 +107,7 @@ def _key() -> str:
     """Changes with what the subjects are made of."""
     sources = (Path(__file__), Path(__file__).with_name("subjects.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
+
+
+if __name__ == "__main__":
+    print(write_training_data(record.ROOT / "build" / "learned" / "data"))

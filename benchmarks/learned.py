@@ -1,0 +1,212 @@
+"""The registration networks on subjects that no training saw: Dice, surface distance, folds, time.
+
+Trained beforehand, on one CPU thread each, with `mmreg train` and the configurations beside this file; the commands are
+in docs/learned.md.  What is measured here reads the weights and curves that these left in ``build/learned``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from benchmarks import record
+from benchmarks.aligned_subjects import aligned
+from benchmarks.subjects import Subject, dice_of
+from MMRegCore import Monitor
+from MMRegCore.config import InstanceSettings, LearnedSettings
+from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings
+from MMRegCore.features.mind import mind_ssc
+from MMRegCore.methods import learned as method
+from MMRegCore.networks.gradient_guided import GradientGuided
+from MMRegCore.networks.lapirn import LapIrn
+from MMRegCore.networks.multiprop import MultiProp
+from MMRegCore.networks.weights import load_network
+from MMRegCore.optimisation.instance import optimise_instance, pool
+from MMRegCore.preprocess import Prepared
+from MMRegCore.training.losses import jacobian_determinant
+from MMRegCore.volume import Volume
+from MMRegCore.warp import warp
+
+TRAINED = record.ROOT / "build" / "learned"
+CURVES = record.RESULTS / "learned"
+# Structures whose surfaces are compared, left and right together.
+_SURFACES = {
+    "cortex": (3, 42),
+    "ventricle": (4, 43),
+    "thalamus": (10, 49),
+    "caudate": (11, 50),
+    "putamen": (12, 51),
+    "hippocampus": (17, 53),
+}
+# What follows a network, and what registers alone, both on MIND.
+_INSTANCE = InstanceSettings(iterations=60, learning_rate=0.3, regularisation=1.5, final_smoothing_passes=1)
+_FULL_SIZE = (160, 192, 160)
+
+Field = Callable[[Prepared], torch.Tensor]
+
+
+def main() -> None:
+    """Measure what was trained, and write ``results/learned*``."""
+    keep_curves()
+    accuracy()
+    speed()
+
+
+def accuracy() -> None:
+    """Dice, surface distance and folds of every method on the test subjects: ``results/learned``."""
+    methods: dict[str, Field] = {"affine only": lambda pair: torch.zeros(1, 3, *pair.grid.shape)}
+    for name, path, architecture in _weights():
+        methods[name] = _network(path, architecture)
+    for name in [name for name in methods if name in ("multiprop", "lapirn", "gradient-guided gated")]:
+        methods[f"{name}, then instance optimisation"] = _refined(methods[name])
+    methods["instance optimisation alone"] = _refined(methods["affine only"])
+    if "multiprop" in methods:
+        methods["multiprop without the constraint"] = _unconstrained(TRAINED / "multiprop" / "best.safetensors")
+    pairs = list(_pairs())
+    rows = []
+    for name, field in methods.items():
+        rows.append({"method": name, **_measured(field, pairs)})
+        print(rows[-1], flush=True)
+    record.write(
+        "learned",
+        rows,
+        "Subjects 13 to 16 (T2, never trained on) to the atlas, subject 1 (T1), 2 mm, affinely aligned beforehand by "
+        "the centres of their structures; means over the four. Dice over 13 structures; ASD: average symmetric surface "
+        "distance of 6; folds: voxels with a Jacobian determinant of at most 0, of 614400; seconds on the CPU, both "
+        "directions of a network, on a machine that was busy with other work.",
+    )
+
+
+def speed() -> None:
+    """Seconds for one pair of 160×192×160 on this CPU: ``results/learned-speed``."""
+    networks: dict[str, torch.nn.Module] = {
+        "multiprop, default": MultiProp(MultiPropSettings()),
+        "gradient-guided, default": GradientGuided(GradientGuidedSettings()),
+        "lapirn, default": LapIrn(LapIrnSettings()),
+    }
+    for name, path, architecture in _weights():
+        networks[f"{name}, as trained"] = load_network(path, architecture=architecture)
+    random = torch.Generator().manual_seed(0)
+    fixed, moving = (torch.rand((1, 1, *_FULL_SIZE), generator=random) for _ in range(2))
+    rows = []
+    for name, network in networks.items():
+        with torch.no_grad():
+            network.eval()(fixed[..., :32, :32, :32], moving[..., :32, :32, :32])
+            start, cpu = time.perf_counter(), time.process_time()
+            network(fixed, moving)
+        rows.append(
+            {
+                "network": name,
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "seconds": round(time.perf_counter() - start, 1),
+                "CPU seconds": round(time.process_time() - cpu, 1),
+                "threads": torch.get_num_threads(),
+            }
+        )
+        print(rows[-1], flush=True)
+    note = "One pass over a pair of 160×192×160 voxels, in float32; wall time of a machine busy with other work."
+    record.write("learned-speed", rows, note, command="learned")
+
+
+def keep_curves() -> None:
+    """Store the curves of all trainings beside the results."""
+    CURVES.mkdir(parents=True, exist_ok=True)
+    for path in sorted(TRAINED.glob("*/curves.csv")):
+        shutil.copyfile(path, CURVES / f"{path.parent.name}.csv")
+
+
+def _weights() -> Iterator[tuple[str, Path, str]]:
+    """Name, best weights and architecture of each training that was done."""
+    trainings = {"multiprop": "multiprop", "lapirn": "lapirn"}
+    trainings |= {f"gradient-guided-{fusion}": "gradient-guided" for fusion in ("image", "average", "gated")}
+    for folder, architecture in trainings.items():
+        path = TRAINED / folder / "best.safetensors"
+        if path.exists():
+            yield folder.replace("guided-", "guided "), path, architecture
+
+
+def _pairs() -> Iterator[tuple[Subject, Subject]]:
+    """The atlas that was trained on, and the subjects that were not."""
+    for moving in aligned("test"):
+        yield aligned("train")[0], moving
+
+
+def _prepared(fixed: Volume, moving: Volume) -> Prepared:
+    """On the subjects' own grid, everything is evidence: what is around the brain is empty in both."""
+    everywhere = torch.ones_like(fixed.data)[None]
+    return Prepared(fixed.grid, fixed.data[None], everywhere, (moving.data[None],), (everywhere,))
+
+
+def _measured(field: Field, pairs: list[tuple[Subject, Subject]]) -> dict[str, Any]:
+    scores: dict[str, list[float]] = {"Dice": [], "ASD mm": [], "folds": [], "seconds": []}
+    for fixed, moving in pairs:
+        prepared = _prepared(fixed.t1, moving.t2)
+        start = time.perf_counter()
+        displacement = field(prepared).detach()
+        scores["seconds"].append(time.perf_counter() - start)
+        warped = warp(moving.labels.data[None], displacement, mode="nearest")[0, 0].round()
+        scores["Dice"].append(float(np.nanmean(list(dice_of(warped, fixed.labels.data[0]).values()))))
+        scores["folds"].append(float((jacobian_determinant(displacement) <= 0).sum()))
+        spacing_mm = float(fixed.labels.grid.spacing_mm[0])
+        scores["ASD mm"].append(surface_distance_mm(warped, fixed.labels.data[0], spacing_mm))
+    digits = {"Dice": 4, "ASD mm": 3, "folds": 1, "seconds": 2}
+    return {name: round(float(np.mean(values)), digits[name]) for name, values in scores.items()}
+
+
+def surface_distance_mm(one: torch.Tensor, two: torch.Tensor, spacing_mm: float) -> float:
+    """Average symmetric distance of the surfaces of `_SURFACES` in label maps (D, H, W) of isotropic voxels."""
+    distances = []
+    for numbers in _SURFACES.values():
+        masks = [torch.isin(labels.round().long(), torch.tensor(numbers)) for labels in (one, two)]
+        index = (masks[0] | masks[1]).nonzero()
+        low, high = (index.amin(dim=0) - 2).clamp(min=0), index.amax(dim=0) + 3
+        part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        images = [sitk.GetImageFromArray(mask[part].numpy().astype(np.uint8)) for mask in masks]
+        surfaces = [sitk.GetArrayFromImage(sitk.BinaryContour(image)) > 0 for image in images]
+        away = [np.abs(sitk.GetArrayFromImage(_distance_map(surface))) for surface in surfaces]
+        distances.append(np.concatenate([away[1][surfaces[0]], away[0][surfaces[1]]]).mean())
+    return float(np.mean(distances)) * spacing_mm
+
+
+def _distance_map(surface: np.ndarray) -> sitk.Image:
+    image = sitk.GetImageFromArray(surface.astype(np.uint8))
+    return sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=False)
+
+
+def _network(path: Path, architecture: str) -> Field:
+    settings = LearnedSettings(weights=str(path))
+    return lambda pair: method.learned(pair, architecture, settings, "mean", Monitor()).displacement_voxel
+
+
+def _refined(field: Field) -> Field:
+    def refined(pair: Prepared) -> torch.Tensor:
+        fixed, moving = (pool(mind_ssc(image, radius=1, dilation=1), 2) for image in (pair.fixed, pair.moving[0]))
+        return optimise_instance(fixed, [moving], field(pair).detach(), _INSTANCE)
+
+    return refined
+
+
+def _unconstrained(path: Path) -> Field:
+    """The same weights, velocities taken for displacements: what integration is good for."""
+
+    def field(pair: Prepared) -> torch.Tensor:
+        def load(name: str, *, architecture: str) -> torch.nn.Module:
+            network = load_network(name, architecture=architecture)
+            network.settings = replace(network.settings, diffeomorphic=False)  # type: ignore[arg-type, type-var]
+            return network
+
+        original, method.load_network = method.load_network, load  # type: ignore[assignment]
+        try:
+            return _network(path, "multiprop")(pair)
+        finally:
+            method.load_network = original
+
+    return field
