@@ -14,8 +14,9 @@ from MMRegCore.optimisation.agreement import Agreement
 from MMRegCore.optimisation.lbfgs import Objective, minimise
 from MMRegCore.optimisation.motion import LINEAR, Motion
 
-# Starts that are refined at the coarsest level, and that go on from there and from each further level.
-_REFINED = 10
+# One of so many starts, and at least that many, are refined at the coarsest level; those that go on from there and from
+# each further level.
+_OF, _REFINED = 12, 10
 _KEPT = (4, 2)
 # Two poses nearer than this, in expected sizes of the motion, are one.
 _SAME = 0.35
@@ -91,7 +92,7 @@ def _lattice(cost: Objective, motion: Motion, reach: float, step: float) -> list
             parameters = torch.tensor([*shift, *[0.0] * (LINEAR - 3)], device=motion.centre.device)
             tried.append((float(cost(parameters)), parameters))
     tried.sort(key=lambda pair: pair[0])
-    return [parameters for _, parameters in tried[:_REFINED]]
+    return [parameters for _, parameters in tried[: max(len(tried) // _OF, _REFINED)]]
 
 
 def _distinct(poses: list[Pose]) -> list[Pose]:
