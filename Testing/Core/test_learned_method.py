@@ -146,3 +146,12 @@ def test_weights_of_another_network_are_refused(tmp_path, oblique_grid, smooth_v
 def test_weights_must_be_given(oblique_grid, smooth_volume):
     with pytest.raises(InputError, match="expected learned.weights, a file that mmreg train lapirn wrote; got none"):
         solve(prepared_on(oblique_grid, smooth_volume), RegistrationSettings(method="lapirn"), 2**30, Monitor())
+
+
+def test_the_upright_grid_holds_the_whole_box(any_grid):
+    upright = any_grid.upright(1.5)
+    assert np.allclose(upright.ras_from_ijk[:3, :3], np.eye(3) * 1.5)
+    assert np.allclose(upright.centre_ras, any_grid.centre_ras)
+    half = np.array(upright.itk_size) * 1.5 / 2
+    assert (np.abs(any_grid.corners_ras() - any_grid.centre_ras) <= half).all()
+    assert upright.upright(1.5).matches(upright)

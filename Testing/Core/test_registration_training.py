@@ -1,12 +1,19 @@
 """Trainings of the registration networks: pairs of any grid, resuming, what is learned, what cannot be trained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings, TrainedOn
+from MMRegCore.config.networks import (
+    GradientGuidedSettings,
+    LapIrnSettings,
+    MasrNetSettings,
+    MultiPropSettings,
+    TrainedOn,
+)
 from MMRegCore.config.pair_training import (
     BilevelSettings,
     GradientGuidedTraining,
@@ -18,7 +25,9 @@ from MMRegCore.config.training import TrainingSettings
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.io import write_volume
+from MMRegCore.networks.masrnet import MasrNet
 from MMRegCore.networks.weights import load_network
+from MMRegCore.training.checkpoint import write_weights
 from MMRegCore.training.curves import read_curves
 from MMRegCore.training.data import read_training_data
 from MMRegCore.training.distributed import Place
@@ -29,6 +38,7 @@ from MMRegCore.training.registration import pairs_of
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
 
+DESCRIBER = MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4).to_dict()
 PLACE = Place(torch.device("cpu"))
 ON = TrainedOn(spacing_mm=2.0)
 SMALL = {
@@ -187,3 +197,19 @@ def test_what_cannot_be_trained_is_told(folder):
     grid = data.training[0].grid.upright(2.0)
     with pytest.raises(InputError, match="at least two subjects"):
         Pairs(data.training[:1], grid, PairSettings())
+
+
+@pytest.mark.parametrize("similarity", ["mind", "dns"])
+def test_lapirn_learns_by_descriptors(folder, tmp_path, similarity):
+    if similarity == "dns":
+        torch.manual_seed(0)
+        network = MasrNet(MasrNetSettings.from_dict(DESCRIBER))
+        write_weights(network, tmp_path / "d.safetensors", {"architecture": "masr-net", "settings": DESCRIBER})
+    settings = replace(SMALL["lapirn"], similarity=similarity, descriptor=str(tmp_path / "d.safetensors"))
+    recipe, batches = make_lapirn(settings, read_training_data(folder), PLACE)
+    before = [p.detach().clone() for p in recipe.network.parameters()]
+    for step in range(4):
+        generator = PLACE.generator(0, step)
+        losses = recipe.step(batches(generator), generator)
+        assert losses["similarity"] > 0
+    assert not all(torch.equal(a, b) for a, b in zip(before, recipe.network.parameters(), strict=True))
