@@ -15,6 +15,8 @@ MAP = "MMReg.map"
 # Two of the tables that Slicer makes itself: yellow to red, and red over green, which is the middle, to violet.
 _MORE, _AROUND = "vtkMRMLColorTableNodeWarm1", "vtkMRMLColorTableNodeRainbow"
 _JACOBIAN_RANGE = (0.5, 1.5)
+# Of the expected error: the same in every case and as in the report, so that red always means "do not rely on it".
+_EXPECTED_RANGE_MM = (0.0, 4.0)
 # The scale of lengths ends where few voxels are above, and not below this, or nothing would look like much.
 _PERCENTILE, _LEAST_MM = 99.0, 1.0
 # What lies below was not measured: the files hold 0 mm there.
@@ -36,8 +38,9 @@ def style_of(node: Node) -> MapStyle:
     name = str(node.GetAttribute(MAP) or "")
     if name == "jacobian_determinant":
         return MapStyle(_("Volume change (1 is none)"), _AROUND, _JACOBIAN_RANGE)
+    if name == "expected_error":
+        return MapStyle(_("Expected error (mm)"), _MORE, _EXPECTED_RANGE_MM, _MEASURED_MM)
     titles = {
-        "expected_error": _("Expected error (mm)"),
         "displacement": _("Displacement (mm)"),
         "inverse_consistency_error": _("Inverse consistency (mm)"),
     }

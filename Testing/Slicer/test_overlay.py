@@ -89,11 +89,15 @@ def test_every_map_comes_with_colours_and_a_legend_that_goes_again(scene, view, 
         assert (legend.GetTitleText(), display.GetColorNode().GetName()) == MAPS[node.GetAttribute("MMReg.map")]
         # What was not measured is no length of 0 mm: it is not coloured at all.
         assert bool(display.GetApplyThreshold()) == (node.GetAttribute("MMReg.map") != "jacobian_determinant")
-    low, high = (
-        result.maps[-2].GetDisplayNode().GetWindowLevelMin(),
-        result.maps[-2].GetDisplayNode().GetWindowLevelMax(),
-    )
-    assert (low, high) == (0.5, 1.5)
+    scales = {
+        node.GetAttribute("MMReg.map"): (
+            node.GetDisplayNode().GetWindowLevelMin(),
+            node.GetDisplayNode().GetWindowLevelMax(),
+        )
+        for node in result.maps
+    }
+    assert scales["jacobian_determinant"] == (0.5, 1.5)
+    assert scales["expected_error"] == (0.0, 4.0)
     overlay.clear()
     assert all(slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node) is None for node in result.maps)
 
