@@ -65,7 +65,7 @@ def accuracy() -> None:
     methods: dict[str, Field] = {"affine only": lambda pair: torch.zeros(1, 3, *pair.grid.shape)}
     for name, path, architecture in _weights():
         methods[name] = _network(path, architecture)
-    for name in [name for name in methods if name in ("multiprop", "lapirn", "gradient-guided gated")]:
+    for name in [name for name in methods if name in ("multiprop", "gradient-guided gated")]:
         methods[f"{name}, then instance optimisation"] = _refined(methods[name])
     methods["instance optimisation alone"] = _refined(methods["affine only"])
     if "multiprop" in methods:
