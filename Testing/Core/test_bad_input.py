@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from MMRegCore.cli import main
+from MMRegCore.cli.screen import Screen
 from MMRegCore.geometry import Grid
 from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
@@ -53,8 +54,10 @@ def run(files) -> Run:
 
 
 @pytest.fixture
-def refused(run, files, capsys) -> Callable[..., None]:
+def refused(run, files, capsys, monkeypatch) -> Callable[..., None]:
     """``refused(message, more..., fixed=...)``: runs, and checks all that bad input has in common."""
+    # On a slow machine a run that fails at its end tells its progress before.
+    monkeypatch.setattr(Screen, "interval_s", float("inf"))
 
     def check(message: str, *more: object, **names: str) -> None:
         before = sorted(files.rglob("*"))
