@@ -146,11 +146,12 @@ def register(
         torch.manual_seed(seed)
         attempt = partial(_attempt, seen, movings, initial, device=where, memory_gb=memory_gb, timings=timings)
         prepared, solution, used = attempt(chosen, monitor.part(0.0, 0.7))
-        further = chosen.widened()
+        further, second_search = chosen.widened(), None
         if further is not None and is_doubtful(solution, prepared):
             # The start may be further off than expected.  What a wide search finds counts only if it is beyond doubt.
             again = attempt(further, monitor.part(0.7, 0.85, "further off"))
-            if not is_doubtful(again[1], again[0]):
+            second_search = "in doubt" if is_doubtful(again[1], again[0]) else "used"
+            if second_search == "used":
                 prepared, solution, used = again
     monitor.report("composing the transform", 0.85)
     with _timed(timings, "transform_s"):
@@ -176,6 +177,7 @@ def register(
         "initial_transform": "identity" if initial_transform is None else _described_transform(initial),
         "preset": preset,
         "settings": chosen.to_dict(),
+        "second_search": second_search,
         "seed": seed,
         "device": str(used),
         "threads": torch.get_num_threads(),

@@ -17,7 +17,7 @@ PROBE_MM = 4.0
 _AROUND_MM = 12.0
 # Patches nearer than this do not count as independent of each other.
 _ALIKE_MM = 2.0
-# Of the field of view's mean gain in the neighbourhood, what must at least be lost: flatter is as good as flat.
+# A mean loss of gain below this, over a probe to either side, is as good as none.
 _FLATTEST = 0.01
 # log(expected error in mm) = _OFFSET + _SLOPE · log(standard error in mm): least squares over 32 simulated cases of
 # brains that no benchmark uses (MNI152, label maps), see docs/methods.md.
