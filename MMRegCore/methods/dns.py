@@ -10,17 +10,13 @@ import torch
 
 from MMRegCore.config import DnsSettings, Lc2Settings
 from MMRegCore.methods.descriptors import descriptors, gaussian_smoothed
-from MMRegCore.methods.lc2 import agreement_levels
+from MMRegCore.methods.lc2 import agreement_levels, best_pose
 from MMRegCore.methods.solution import Solution
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation.motion import Motion
 from MMRegCore.optimisation.multilevel import optimise_levels
-from MMRegCore.optimisation.rigid import find_rigid, posterior_cost
 from MMRegCore.preprocess import Prepared
 from MMRegCore.warp import sample, voxel_coordinates
-
-# Distance of the starts of the rigid search.
-_START_STEP_MM = 6.0
 
 
 def dns(prepared: Prepared, settings: DnsSettings, rigid: Lc2Settings, monitor: Monitor) -> Solution:
@@ -64,21 +60,9 @@ def dns(prepared: Prepared, settings: DnsSettings, rigid: Lc2Settings, monitor: 
 
 def _rigid(prepared: Prepared, settings: Lc2Settings, monitor: Monitor) -> Callable[[torch.Tensor], torch.Tensor]:
     """The pose that LC² prefers, as it moves positions (1, D, H, W, 3)."""
-    voxel_mm = float(prepared.grid.spacing_mm.mean())
     motion = Motion.of(prepared, settings.motion)
     levels = agreement_levels(prepared, settings)
-    poses = find_rigid(
-        levels[:-1] or levels,
-        motion,
-        evidence=settings.evidence,
-        reach=settings.reach_mm / voxel_mm,
-        step=_START_STEP_MM / voxel_mm,
-        monitor=monitor,
-    )
-    with torch.no_grad():
-        cost = partial(posterior_cost, levels[-1], motion, settings.evidence)
-        best = min(poses, key=lambda pose: float(cost(pose.parameters)))
-    return partial(motion.move, best.parameters)
+    return partial(motion.move, best_pose(prepared, settings, motion, levels, monitor))
 
 
 @torch.no_grad()

@@ -35,27 +35,13 @@ def lc2(prepared: Prepared, settings: Lc2Settings, monitor: Monitor) -> Solution
     settings : Lc2Settings
     monitor : Monitor
     """
-    voxel_mm = float(prepared.grid.spacing_mm.mean())
     motion = Motion.of(prepared, settings.motion)
     levels = agreement_levels(prepared, settings)
-    coarse = levels[:-1] if len(levels) > 1 else levels
-    poses = find_rigid(
-        coarse,
-        motion,
-        evidence=settings.evidence,
-        reach=settings.reach_mm / voxel_mm,
-        step=_START_STEP_MM / voxel_mm,
-        monitor=monitor.part(0.0, 0.35),
-    )
-    finest, part = levels[-1], monitor.part(0.35, 1.0)
-
-    cost = partial(posterior_cost, finest, motion, settings.evidence)
-    starts = [motion.from_pose(pose.parameters) for pose in poses]
-    with torch.no_grad():
-        start = min(starts, key=lambda parameters: float(cost(parameters)))
+    pose, part = best_pose(prepared, settings, motion, levels, monitor.part(0.0, 0.35)), monitor.part(0.35, 1.0)
+    cost = partial(posterior_cost, levels[-1], motion, settings.evidence)
     best = minimise(
         cost,
-        start,
+        motion.from_pose(pose),
         iterations=settings.iterations,
         first_step=0.5,
         tolerance=settings.tolerance,
@@ -65,6 +51,24 @@ def lc2(prepared: Prepared, settings: Lc2Settings, monitor: Monitor) -> Solution
     with torch.no_grad():
         displacement = (motion.move(best, lattice) - lattice).permute(0, 4, 1, 2, 3).flip(1)
     return Solution(displacement, {})
+
+
+def best_pose(
+    prepared: Prepared, settings: Lc2Settings, motion: Motion, levels: Sequence[Agreement], monitor: Monitor
+) -> torch.Tensor:
+    """(12,): parameters of the pose with the largest posterior at the finest level, searched at the coarser ones."""
+    voxel_mm = float(prepared.grid.spacing_mm.mean())
+    poses = find_rigid(
+        levels[:-1] or levels,
+        motion,
+        evidence=settings.evidence,
+        reach=settings.reach_mm / voxel_mm,
+        step=_START_STEP_MM / voxel_mm,
+        monitor=monitor,
+    )
+    with torch.no_grad():
+        cost = partial(posterior_cost, levels[-1], motion, settings.evidence)
+        return min((pose.parameters for pose in poses), key=lambda parameters: float(cost(parameters)))
 
 
 def agreement_levels(prepared: Prepared, settings: Lc2Settings) -> Sequence[Agreement]:

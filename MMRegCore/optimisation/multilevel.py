@@ -10,11 +10,9 @@ import torch.nn.functional as F
 
 from MMRegCore.config import DnsSettings
 from MMRegCore.monitor import Monitor
+from MMRegCore.networks.flow import integrated
 from MMRegCore.optimisation.instance import Adam, roughness
-from MMRegCore.warp import sample, voxel_coordinates, warp
-
-# Steps of scaling and squaring: 2⁷ small displacements, each well below a voxel.
-_SQUARINGS = 7
+from MMRegCore.warp import sample, voxel_coordinates
 
 
 def optimise_levels(
@@ -71,14 +69,6 @@ def optimise_levels(
             adam.step(torch.autograd.grad(loss, parameter)[0])
         parameter = parameter.detach()
     return _displacement(_resized(parameter, shape), settings)
-
-
-def integrated(velocity_voxel: torch.Tensor) -> torch.Tensor:
-    """Displacement of a stationary velocity (1, 3, D, H, W), voxels: scaling and squaring (Arsigny et al. 2006)."""
-    displacement: torch.Tensor = velocity_voxel / 2**_SQUARINGS
-    for _ in range(_SQUARINGS):
-        displacement = displacement + warp(displacement, displacement)
-    return displacement
 
 
 def _displacement(parameter: torch.Tensor, settings: DnsSettings) -> torch.Tensor:

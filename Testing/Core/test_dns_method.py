@@ -18,9 +18,10 @@ from MMRegCore.methods.dns import dns
 from MMRegCore.methods.mcbo import mcbo
 from MMRegCore.methods.solve import solve
 from MMRegCore.monitor import Monitor
+from MMRegCore.networks.flow import integrated
 from MMRegCore.networks.masrnet import MasrNet
 from MMRegCore.networks.weights import load_network
-from MMRegCore.optimisation.multilevel import _Term, integrated, optimise_levels
+from MMRegCore.optimisation.multilevel import _Term, optimise_levels
 from MMRegCore.preprocess import Prepared
 from MMRegCore.simulate.noise import gaussian_blur
 from MMRegCore.training.checkpoint import write_weights
