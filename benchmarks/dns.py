@@ -25,12 +25,11 @@ import torch
 
 from benchmarks import record
 from benchmarks.accuracy import read_rows, write_rows
-from benchmarks.aligned_subjects import aligned
 from benchmarks.cases import simulated
 from benchmarks.dns_descriptors import methods, subject_pair, version_of
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem
-from benchmarks.subjects import Subject, dice_of
+from benchmarks.subjects import Subject, dice_of, subjects
 from MMRegCore import DisplacementField, SpatialTransform, Volume, write_volume
 from MMRegCore.preprocess import Prepared, prepare
 from MMRegCore.warp import warp
@@ -99,7 +98,7 @@ def _write_subjects(rows: Iterable[Row]) -> None:
         "dns-subjects",
         table,
         "T1 and T2 of different subjects that no training saw (synthetic contrasts of label maps 13 to 16, 2 mm, "
-        "aligned by the affine map between the centres of their structures). Dice: mean over 13 structures, left and "
+        "aligned to a template by the affine registration of antspyx). Dice: mean over 13 structures, left and "
         "right; folds: share of the brain with a Jacobian determinant of at most 0. All but SyN (antspyx, SyNOnly, "
         "Mattes MI) are the same instance optimisation on different descriptors; the regularisation of DNS and that of "
         "MIND were set on two other subjects, and the untrained networks have that of DNS. CPU seconds of one thread; "
@@ -120,7 +119,7 @@ def _between_subjects(
 
 
 def _subject_pairs() -> Iterator[tuple[str, Subject, Subject, tuple[str, str]]]:
-    test = aligned("test")
+    test = subjects("test")
     for number, fixed in enumerate(test):
         moving = test[(number + 1) % len(test)]
         contrast = ("t1", "t2") if number % 2 == 0 else ("t2", "t1")

@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import record
-from benchmarks.aligned_subjects import aligned
 from benchmarks.dns_descriptors import methods, subject_pair
+from benchmarks.subjects import subjects
 from MMRegCore.methods.descriptors import gaussian_smoothed
 from MMRegCore.preprocess import Prepared
 from MMRegCore.similarity import normalised_mutual_information
@@ -24,7 +24,7 @@ _DPI = 110
 
 def similarity() -> None:
     """``docs/dns-similarity.png``: how alike every place of a T2 is to one place of the T1 (the paper's Fig. 4)."""
-    subject = aligned("test")[0]
+    subject = subjects("test")[0]
     prepared = subject_pair(subject, subject, ("t1", "t2"))
     d, h, w = place = _middle_of(subject.labels.data[0], 17)
     images = [("T1, the place", prepared.fixed[0, 0, d], "gray"), ("T2", prepared.moving[0][0, 0, d], "gray")]
@@ -53,7 +53,7 @@ def similarity() -> None:
 
 def landscape() -> None:
     """``docs/dns-landscape.png`` and ``results/dns-landscape``: cost of a T2 turned over its T1 (paper, Fig. 13)."""
-    subject = aligned("test")[0]
+    subject = subjects("test")[0]
     prepared = subject_pair(subject, subject, ("t1", "t2"))
     inside = (subject.labels.data[None] > 0).expand_as(prepared.fixed)
     costs = _costs(prepared, inside)

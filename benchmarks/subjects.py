@@ -1,13 +1,13 @@
 """Subjects for inter-subject registration: 16 label maps, affinely aligned, with T1-like and T2-like contrasts.
 
 The split is fixed here and nowhere else: what is trained or chosen on the test subjects could not be judged by them.
-The affine alignment is SimpleITK's, not MMReg's, and looks at tissues only.
+The affine alignment is that of antspyx, of T1 to the T1 of the template, as a user would come by it: no label is asked.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,7 @@ from MMRegCore.io.volumes import itk_image, volume_from_itk
 from MMRegCore.similarity import dice
 from MMRegCore.simulate.mr import FREESURFER_LABELS
 from MMRegCore.simulate.noise import gaussian_blur, random_stream, smooth_noise, white_noise
+from MMRegCore.warp import resample
 
 CACHE = record.ROOT / "build" / "subjects"
 SPLITS: dict[str, tuple[int, ...]] = {
@@ -32,8 +33,8 @@ SPLITS: dict[str, tuple[int, ...]] = {
     "validation": (11, 12),
     "test": (13, 14, 15, 16),
 }
-# The first of the training subjects gives the space that all are brought into.
-TEMPLATE = 1
+# The training subject that all are brought to; its head is upright.
+TEMPLATE = 2
 SPACING_MM = 2.0
 SHAPE = (80, 96, 80)
 
@@ -87,7 +88,6 @@ _LEVELS: dict[str, dict[str, float]] = {
         "fluid": 1.0,
     },
 }
-_TISSUE = {"white": 1.0, "grey": 0.6, "csf": 0.2, "ventricles": 0.1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,22 +114,20 @@ def subjects(split: Literal["train", "validation", "test"]) -> list[Subject]:
     return [_subject(number) for number in SPLITS[split]]
 
 
+def template() -> Subject:
+    """The training subject that all are brought to."""
+    return _subject(TEMPLATE)
+
+
 def write_training_data(folder: Path) -> Path:
-    """Write the training and validation subjects as Learn2Reg does, for ``mmreg train --data``; gives ``folder``."""
-    listed = []
-    for kind in ("imagesTr", "labelsTr"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    for number in (*SPLITS["train"], *SPLITS["validation"]):
-        subject = _subject(number)
-        for contrast, image in enumerate((subject.t1, subject.t2)):
-            name = f"Brain_{number:04d}_{contrast:04d}.nii.gz"
-            write_volume(image, folder / "imagesTr" / name)
-            write_volume(subject.labels, folder / "labelsTr" / name, dtype="uint8")
-            listed.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    names = [f"./imagesTr/Brain_{number:04d}" for number in SPLITS["validation"]]
-    pairs = [{"fixed": f"{a}_0000.nii.gz", "moving": f"{b}_0001.nii.gz"} for a in names for b in names if a != b]
-    content = {"name": "Brain", "modality": {"0": "t1", "1": "t2"}, "training": listed, "registration_val": pairs}
-    (folder / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    """A folder for each subject, training and validation, for ``mmreg train --data``; gives ``folder``."""
+    for name, split in (("training", "train"), ("validation", "validation")):
+        for subject in subjects(split):
+            place = folder / name / subject.name.replace(" ", "_")
+            place.mkdir(parents=True, exist_ok=True)
+            write_volume(subject.t1, place / "t1.nii.gz")
+            write_volume(subject.t2, place / "t2.nii.gz")
+            write_volume(subject.labels, place / "labels.nii.gz", dtype="uint8")
     return folder
 
 
@@ -204,35 +202,23 @@ def _middle() -> np.ndarray:
 
 
 def _affine(number: int, source: Volume) -> sitk.Transform:
-    """Template to subject, LPS mm: moments first, then the mean squared difference of tissue maps."""
+    """Template to subject, LPS mm: antspyx, Mattes MI of the T1 of both, at the subjects' resolution."""
     if number == TEMPLATE:
         return sitk.AffineTransform(3)
-    fixed = _tissue_image(_brain_only(label_map(TEMPLATE)))
-    moving = _tissue_image(source)
-    start = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
-    )
-    registration = sitk.ImageRegistrationMethod()
-    registration.SetMetricAsMeanSquares()
-    registration.SetInterpolator(sitk.sitkLinear)
-    registration.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 200)
-    registration.SetOptimizerScalesFromPhysicalShift()
-    registration.SetShrinkFactorsPerLevel([2, 1])
-    registration.SetSmoothingSigmasPerLevel([2, 1])
-    registration.SetInitialTransform(start, inPlace=True)
-    registration.Execute(fixed, moving)
-    return start
+    import ants
 
-
-def _tissue_image(labels: Volume) -> sitk.Image:
-    """Tissues by brightness at 3 mm, smooth."""
-    image = torch.zeros_like(labels.data)
-    for name, level in _TISSUE.items():
-        image += level * torch.isin(labels.data, torch.tensor(FREESURFER_LABELS[name], dtype=torch.float32))
-    smooth = gaussian_blur(image, (1.5,) * 3)
-    grid = labels.grid.with_spacing([3.0] * 3)
-    reference = itk_image(Volume(torch.zeros(1, *grid.shape), grid))
-    return sitk.Resample(itk_image(labels.with_data(smooth)), reference, sitk.Transform(), sitk.sitkLinear)
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = [str(Path(scratch) / name) for name in ("fixed.nii.gz", "moving.nii.gz")]
+        heads = ((_brain_only(label_map(TEMPLATE)), TEMPLATE), (source, number))
+        for path, (labels, seed) in zip(paths, heads, strict=True):
+            grid = labels.grid.with_spacing([SPACING_MM] * 3)
+            coarse = resample(labels, grid, mode="nearest", padding_mode="zeros")[0].long()
+            write_volume(Volume(rendered(coarse, "t1", seed=seed), grid), path)
+        fixed, moving = (ants.image_read(path) for path in paths)
+        found = ants.registration(
+            fixed, moving, type_of_transform="Affine", random_seed=1, outprefix=str(Path(scratch) / "found")
+        )
+        return sitk.ReadTransform(next(path for path in found["fwdtransforms"] if path.endswith(".mat")))
 
 
 def _resampled(labels: Volume, grid: Grid, transform: sitk.Transform) -> Volume:
@@ -245,3 +231,7 @@ def dice_of(warped: torch.Tensor, fixed: torch.Tensor) -> Mapping[str, float]:
     """Dice of each of `STRUCTURES` between label maps (D, H, W), left and right each on its own and then averaged."""
     by_number = dice(warped, fixed, [number for numbers in STRUCTURES.values() for number in numbers])
     return {name: float(np.mean([by_number[n] for n in numbers])) for name, numbers in STRUCTURES.items()}
+
+
+if __name__ == "__main__":
+    print(write_training_data(record.ROOT / "build" / "learned" / "data"))

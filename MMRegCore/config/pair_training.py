@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings
-from MMRegCore.config.training import RecipeSettings
+from MMRegCore.config.training import DeformationSettings, RecipeSettings
+from MMRegCore.errors import InputError
 from MMRegCore.settings import Settings, setting
+
+# The papers deform nothing; few subjects need it.
+NO_DEFORMATION = DeformationSettings(rotation_deg=0.0, scaling=0.0, amplitude_voxel=0.0)
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,18 @@ class PairSettings(Settings):
     )
     atlas: str = setting("", help="Name of the training subject that is always fixed; any of them when empty.")
     batch: int = setting(1, help="Pairs in a step.", minimum=1, maximum=64)
+    known: float = setting(
+        0.0,
+        help="How often both images are of one subject, the fixed one along 'deformation': a pair with a known answer.",
+        minimum=0,
+        maximum=1,
+    )
+    deformation: DeformationSettings = NO_DEFORMATION
+
+    def check_together(self) -> None:
+        """Raise `InputError` when an answer is to be known and there is nothing to know."""
+        if self.known > 0 and self.deformation == NO_DEFORMATION:
+            raise InputError("expected a deformation above 0 for pairs with a known answer (known > 0); got none")
 
 
 @dataclass(frozen=True)
@@ -37,11 +53,16 @@ class PairTraining(RecipeSettings):
     """Base of the trainings on pairs of images."""
 
     pairs: PairSettings = PairSettings()
-    learning_rate: float = setting(1e-4, help="Of Adam.", minimum=1e-9, maximum=1)
+    longest_gradient: float = setting(
+        1.0, help="Longer gradients are cut to this length: one strange pair must not throw the network.", minimum=1e-6
+    )
     mind_radius: int = setting(2, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
     labels: float = setting(
         0.0, help="Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
+    )
+    known: float = setting(
+        1.0, help="Weight of the mean squared distance, in voxels, to a displacement that is known.", minimum=0
     )
     bilevel: BilevelSettings = BilevelSettings()
 
@@ -67,7 +88,7 @@ class GradientGuidedTraining(PairTraining):
     """``mmreg train gradient-guided``; the loss of Eq. 2."""
 
     network: GradientGuidedSettings = GradientGuidedSettings()  # noqa: RUF009 - frozen, and one for all
-    learning_rate: float = setting(1e-5, help="Of Adam.", minimum=1e-9, maximum=1)
+    learning_rate: float = setting(1e-5, help="Step size of Adam.", minimum=1e-9, maximum=1)
     gradient_similarity: float = setting(0.5, help="α: weight of the similarity of the gradient maps.", minimum=0)
     gradient_smoothness: float = setting(0.5, help="β: weight of the gradient branch's diffusion.", minimum=0)
     smoothness: float = setting(1.0, help="γ: weight of the fused field's diffusion.", minimum=0)

@@ -29,6 +29,8 @@ class RecipeSettings(Settings):
     """Base of the settings of one recipe: what ``mmreg train`` reads from a configuration file."""
 
     training: TrainingSettings = TrainingSettings()
+    learning_rate: float = setting(1e-4, help="Step size of Adam.", minimum=1e-9, maximum=1)
+    falling: bool = setting(False, help="Whether the step size falls to nothing along half a cosine.")
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,6 @@ class MasrNetTraining(RecipeSettings):
     """Anatomy-aware contrastive learning of MASR-Net (Mok et al. 2024, section 3.3)."""
 
     network: MasrNetSettings = MasrNetSettings()  # noqa: RUF009 - frozen, and one for all
-    learning_rate: float = setting(1e-4, help="Step size of Adam.", minimum=1e-7, maximum=1)
-    falling: bool = setting(False, help="Whether the step size falls to nothing along half a cosine.")
     samples: int = setting(8196, help="Places compared with each other in each pair of images (N^k).", minimum=2)
     temperature: float = setting(0.07, help="τ of Eq. 4.", minimum=1e-3, maximum=10)
     validation_pairs: int = setting(8, help="Pairs of images that are scored at each validation.", minimum=1)

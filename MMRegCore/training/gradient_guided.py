@@ -45,7 +45,7 @@ class GradientGuidedRecipe(PairRecipe):
             fixed, moving = gradient_map(pair.fixed), gradient_map(pair.moving)
             terms["gradient similarity"] = self._unlike(fixed, warp(moving, by_gradient))
             terms["gradient smoothness"] = diffusion_loss(by_gradient)
-        return terms | self.label_terms(pair, fused)
+        return terms | self.told_terms(pair, fused)
 
     def _unlike(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         radius, dilation = self._settings.mind_radius, self._settings.mind_dilation

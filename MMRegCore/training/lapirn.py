@@ -53,7 +53,7 @@ class LapIrnRecipe(PairRecipe):
         """Diffusion of the field of the level that learns; similarity there and, with half the weight each, below."""
         fields = self._fields(pair)
         terms = {"similarity": self._unlike(pair, fields[-1]), "smoothness": diffusion_loss(fields[-1].flow)}
-        return terms | self.label_terms(pair, self.network.at_full_resolution(fields, pair.fixed))
+        return terms | self.told_terms(pair, self.network.at_full_resolution(fields, pair.fixed))
 
     def _fields(self, pair: Pair) -> list[LevelField]:
         with self._place.autocast():

@@ -10,6 +10,8 @@ from MMRegCore.networks.flow import warp
 
 # Variances below this are taken for flat: noise of a constant region must not count as texture.
 _FLAT = 1e-5
+# Darker than this is background.
+_DARK = 0.02
 # Width of the Parzen windows of the joint histogram, in bins.
 _WINDOW_BINS = 1.0
 
@@ -91,6 +93,17 @@ def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
 def folding_loss(displacement: torch.Tensor) -> torch.Tensor:
     """How negative the Jacobian determinant is, averaged over the voxels (MultiPropReg, Eq. 12); 0 without folds."""
     return F.relu(-jacobian_determinant(displacement)).mean()
+
+
+def known_loss(fixed: torch.Tensor, displacement: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
+    """Mean squared distance, in voxels, to the displacement that is known (B, 3, D, H, W); 0 where none is.
+
+    Where the fixed image (B, 1, D, H, W) in [0, 1] is dark there is nothing to tell it by, and it does not count.
+    """
+    if known is None:
+        return displacement.sum() * 0
+    seen = (fixed > _DARK).to(displacement.dtype)
+    return ((displacement - known).square() * seen).sum() / seen.sum().clamp(min=1)
 
 
 def latent_loss(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:

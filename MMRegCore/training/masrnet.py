@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from MMRegCore.networks.masrnet import MasrNet
 from MMRegCore.training.contrastive import at_places, contrastive_loss, foreground_places, retrieval
 from MMRegCore.training.data import Subjects, TrainingData
 from MMRegCore.training.distributed import Place
-from MMRegCore.training.recipe import Batches
+from MMRegCore.training.recipe import Batches, rate_at
 from MMRegCore.training.views import Views, draw_views
 
 # Places among which the right one is to be found in validation.
@@ -49,7 +48,7 @@ class MasrNetRecipe:
         del generator  # everything random is in the batch
         views, places = batch
         for group in self._optimiser.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = rate_at(self._settings, self._step)
         loss = contrastive_loss(*self._described(views, places), self._settings.temperature)
         self._optimiser.zero_grad()
         loss.backward()
@@ -75,10 +74,6 @@ class MasrNetRecipe:
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["adam"])
         self._step = int(state["step"])
-
-    def _rate(self) -> float:
-        share = self._step / self._settings.training.steps if self._settings.falling else 0.0
-        return self._settings.learning_rate * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
     def _described(self, views: Views, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with self._place.autocast():

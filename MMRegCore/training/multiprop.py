@@ -51,7 +51,7 @@ class MultiPropRecipe(PairRecipe):
         latents = [latent for scale in found.scales for latent in (scale.fixed, scale.moving)]
         divergences = [latent_loss(latent.mean, latent.log_variance) for latent in latents]
         terms["latent"] = torch.stack(divergences).sum()
-        return terms | self.label_terms(pair, displacement)
+        return terms | self.told_terms(pair, displacement)
 
     def _unlike(self, fixed: torch.Tensor, warped: torch.Tensor, level: int) -> torch.Tensor:
         if self._form == "uni-modal":

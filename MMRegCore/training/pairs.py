@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import permutations
 
 import torch
 
-from MMRegCore.config.pair_training import PairSettings
+from MMRegCore.config.pair_training import NO_DEFORMATION, PairSettings
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.networks.intensity import unit_range
 from MMRegCore.preprocess import on_grid
 from MMRegCore.training.data import Subject, Subjects
-from MMRegCore.training.synthesis import synthetic_contrast
+from MMRegCore.training.synthesis import random_deformation, synthetic_contrast
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
+from MMRegCore.warp import resample, warp
 
 # Subjects kept on the training's grid; the others are resampled when they are drawn.
 _KEPT = 64
@@ -31,17 +31,21 @@ class Pair:
     fixed, moving : Tensor, (B, 1, D, H, W)
     fixed_labels, moving_labels : Tensor, (B, 1, D, H, W), optional
         Whole numbers in float32.
+    displacement_voxel : Tensor, (B, 3, D, H, W), optional
+        From fixed to moving, where it is known; components (d, h, w).
     """
 
     fixed: torch.Tensor
     moving: torch.Tensor
     fixed_labels: torch.Tensor | None = None
     moving_labels: torch.Tensor | None = None
+    displacement_voxel: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Pair:
         """The same on another device."""
-        labels = (None if t is None else t.to(device) for t in (self.fixed_labels, self.moving_labels))
-        return Pair(self.fixed.to(device), self.moving.to(device), *labels)
+        rest = (self.fixed_labels, self.moving_labels, self.displacement_voxel)
+        moved = (None if t is None else t.to(device) for t in rest)
+        return Pair(self.fixed.to(device), self.moving.to(device), *moved)
 
 
 class Pairs:
@@ -72,8 +76,10 @@ class Pairs:
         self._at = lru_cache(maxsize=_KEPT)(self._brought)
 
     def draw(self, generator: torch.Generator) -> Pair:
-        """A batch of pairs."""
-        return _together([self._one(generator) for _ in range(self._settings.batch)])
+        """A batch of pairs, deformed as the settings say; of all or of none of them the answer is known."""
+        known = self._settings.known > 0 and float(torch.rand((), generator=generator)) < self._settings.known
+        one = self._known if known else self._one
+        return _together([one(generator) for _ in range(self._settings.batch)])
 
     def all_of(self, most: int) -> list[Pair]:
         """The first ``most`` ordered pairs, each alone, in contrasts that are always the same."""
@@ -86,10 +92,17 @@ class Pairs:
     def _one(self, generator: torch.Generator) -> Pair:
         if self._fixed is not None:
             drawn = int(torch.randint(len(self._moving), (), generator=generator))
-            return self._pair(self._fixed, self._at(self._moving[drawn]), generator)
+            return self._pair(self._fixed, self._deformed(self._at(self._moving[drawn]), generator), generator)
         fixed = int(torch.randint(len(self._moving), (), generator=generator))
         other = int(torch.randint(len(self._moving) - 1, (), generator=generator))
-        return self._pair(self._at(fixed), self._at(other + (other >= fixed)), generator)
+        drawn_two = (self._at(fixed), self._at(other + (other >= fixed)))
+        return self._pair(*(self._deformed(subject, generator) for subject in drawn_two), generator)
+
+    def _known(self, generator: torch.Generator) -> Pair:
+        """A subject, and itself along a random deformation: F(x) = M(x + u(x)) but for the contrast."""
+        subject = self._at(self._moving[int(torch.randint(len(self._moving), (), generator=generator))])
+        displacement = random_deformation(self._grid.shape, generator, self._settings.deformation)
+        return replace(self._pair(_pulled(subject, displacement), subject, generator), displacement_voxel=displacement)
 
     def _pair(self, first: Subject, second: Subject, generator: torch.Generator) -> Pair:
         labels = [None, None] if first.labels is None or second.labels is None else [first.labels, second.labels]
@@ -112,6 +125,12 @@ class Pairs:
     def _brought(self, index: int) -> Subject:
         return self._upright(self._subjects[index])
 
+    def _deformed(self, subject: Subject, generator: torch.Generator) -> Subject:
+        """The subject along a random deformation; as it is where none is asked for. The atlas never is."""
+        if self._settings.deformation == NO_DEFORMATION:
+            return subject
+        return _pulled(subject, random_deformation(self._grid.shape, generator, self._settings.deformation))
+
     def _upright(self, subject: Subject) -> Subject:
         """The subject on the grid of the pairs."""
         if subject.grid.matches(self._grid):
@@ -127,6 +146,15 @@ class Pairs:
         return Subject(subject.name, self._grid, images, labels)
 
 
+def _pulled(subject: Subject, displacement_voxel: torch.Tensor) -> Subject:
+    """All of a subject along a displacement (1, 3, D, H, W)."""
+    images = {name: warp(image[None], displacement_voxel)[0] for name, image in subject.images.items()}
+    labels = subject.labels
+    if labels is not None:
+        labels = warp(labels[None, None].float(), displacement_voxel, mode="nearest")[0, 0].round().short()
+    return replace(subject, images=images, labels=labels)
+
+
 def _labels_of(subject: Subject) -> torch.Tensor:
     if subject.labels is None:
         raise InputError(f"expected labels to render contrasts of; got none for '{subject.name}'")
@@ -139,4 +167,5 @@ def _together(pairs: list[Pair]) -> Pair:
         return torch.cat(there) if len(there) == len(parts) else None
 
     fixed, moving = torch.cat([p.fixed for p in pairs]), torch.cat([p.moving for p in pairs])
-    return Pair(fixed, moving, batch([p.fixed_labels for p in pairs]), batch([p.moving_labels for p in pairs]))
+    rest = ("fixed_labels", "moving_labels", "displacement_voxel")
+    return Pair(fixed, moving, *(batch([getattr(p, name) for p in pairs]) for name in rest))

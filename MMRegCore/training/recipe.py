@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
+
+from MMRegCore.config.training import RecipeSettings
 
 # A batch is whatever its recipe understands. It depends on nothing but the random stream it is drawn from.
 Batches: TypeAlias = Callable[[torch.Generator], Any]
@@ -55,3 +58,9 @@ class Recipe(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up `state_dict`, so that the next step is the one that would have followed."""
         ...
+
+
+def rate_at(settings: RecipeSettings, step: int) -> float:
+    """The step size of Adam at a step, counted from 0: constant, or falling to nothing along half a cosine."""
+    share = step / settings.training.steps if settings.falling else 0.0
+    return settings.learning_rate * (1 + math.cos(math.pi * min(share, 1.0))) / 2

@@ -19,8 +19,9 @@ from MMRegCore.similarity import dice
 from MMRegCore.training.bilevel import Bilevel
 from MMRegCore.training.data import Subject, TrainingData
 from MMRegCore.training.distributed import Place
-from MMRegCore.training.losses import folding_loss, jacobian_determinant, mind_loss, soft_dice_loss
+from MMRegCore.training.losses import folding_loss, jacobian_determinant, known_loss, mind_loss, soft_dice_loss
 from MMRegCore.training.pairs import Pair, Pairs
+from MMRegCore.training.recipe import rate_at
 
 # Pairs of the validation split that are scored; labels that the loss looks at in one step, and how often blurred.
 _VALIDATED, _LABELS, _BLUR = 6, 8, 1
@@ -56,6 +57,8 @@ class PairRecipe(ABC):
         self._settings, self._place, self._validation = settings, place, validation
         if settings.labels > 0:
             weights = {**weights, "labels": settings.labels}
+        if settings.pairs.known > 0:
+            weights = {**weights, "known": settings.known}
         self._names = tuple(weights)
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         self._bilevel = Bilevel(list(weights.values()), settings.bilevel, place)
@@ -82,18 +85,24 @@ class PairRecipe(ABC):
     def step(self, batch: Pair, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam, and before it, where it is time, one of the upper level."""
         self.begin_step(self._steps)
+        rate = rate_at(self._settings, self._steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
         pair = batch.to(self._place.device)
         if self._bilevel.due(self._steps):
-            self._learn_weights(pair, generator)
+            self._learn_weights(pair, generator, rate)
         weights = self._bilevel.weights
         found = self.terms(pair)
         loss = (self._together(found) * weights).sum()
         self._optimiser.zero_grad()
         loss.backward()
         self._place.average_gradients(self.network.parameters())
+        length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._settings.longest_gradient)
         self._optimiser.step()
         self._steps += 1
-        losses = {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in found.items()}
+        losses = {"loss": float(loss.detach()), "gradient": float(length)} | {
+            name: float(value.detach()) for name, value in found.items()
+        }
         if self._settings.bilevel.every > 0:
             losses |= {f"weight of {name}": float(w) for name, w in zip(self._names, weights, strict=True)}
         return losses
@@ -132,15 +141,20 @@ class PairRecipe(ABC):
             return apart + folding_loss(displacement)
         return self._similarity(pair, displacement) + folding_loss(displacement)
 
-    def label_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the labels add to the loss; nothing where they have no weight."""
-        if "labels" not in self._names:
-            return {}
-        if pair.fixed_labels is None or pair.moving_labels is None:
-            raise InputError("expected labels for every training subject, or labels = 0; a subject has none")
-        return {"labels": soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, most=_LABELS, blur=_BLUR)}
+    def told_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What labels and a known displacement add to the loss; nothing where they have no weight."""
+        terms = {}
+        if "labels" in self._names:
+            if pair.fixed_labels is None or pair.moving_labels is None:
+                raise InputError("expected labels for every training subject, or labels = 0; a subject has none")
+            terms["labels"] = soft_dice_loss(
+                pair.fixed_labels, pair.moving_labels, displacement, most=_LABELS, blur=_BLUR
+            )
+        if "known" in self._names:
+            terms["known"] = known_loss(pair.fixed, displacement, pair.displacement_voxel)
+        return terms
 
-    def _learn_weights(self, pair: Pair, generator: torch.Generator) -> None:
+    def _learn_weights(self, pair: Pair, generator: torch.Generator, rate: float) -> None:
         judged = self._validation.draw(generator).to(self._place.device)
         seed = int(torch.randint(2**62, (), generator=generator))
 
@@ -150,9 +164,7 @@ class PairRecipe(ABC):
                 torch.manual_seed(seed)
                 return self._together(self.terms(pair))
 
-        self._bilevel.update(
-            terms, lambda: self.upper(judged), list(self.network.parameters()), self._settings.learning_rate
-        )
+        self._bilevel.update(terms, lambda: self.upper(judged), list(self.network.parameters()), rate)
 
     def _together(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return torch.stack([found[name].float() for name in self._names])

@@ -21,7 +21,7 @@ from MMRegCore.config.pair_training import (
     MultiPropTraining,
     PairSettings,
 )
-from MMRegCore.config.training import TrainingSettings
+from MMRegCore.config.training import DeformationSettings, TrainingSettings
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.io import write_volume
@@ -34,9 +34,11 @@ from MMRegCore.training.distributed import Place
 from MMRegCore.training.lapirn import make_lapirn
 from MMRegCore.training.multiprop import make_multiprop
 from MMRegCore.training.pairs import Pairs
+from MMRegCore.training.recipe import rate_at
 from MMRegCore.training.registration import pairs_of
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
+from MMRegCore.warp import warp
 
 DESCRIBER = MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4).to_dict()
 PLACE = Place(torch.device("cpu"))
@@ -172,6 +174,86 @@ def test_an_atlas_is_always_fixed(folder):
     assert all(torch.equal(pair.fixed_labels[0, 0].short(), atlas) for pair in judged)
     with pytest.raises(InputError, match="expected the atlas among the training subjects"):
         make_multiprop(MultiPropTraining(pairs=PairSettings(atlas="nobody")), data, PLACE)
+
+
+def test_of_a_known_pair_the_displacement_is_that_between_its_images(folder):
+    data = read_training_data(folder)
+    grid = data.training[0].grid.upright(2.0)
+    how = PairSettings(contrasts="same", batch=2, known=1.0, deformation=DeformationSettings(amplitude_voxel=1.0))
+    pairs = Pairs(data.training, grid, how)
+    pair = pairs.draw(torch.Generator().manual_seed(3))
+    known = pair.displacement_voxel
+    assert known.shape == (2, 3, 16, 16, 16)
+    assert known.abs().mean() > 0.3
+    assert torch.equal(pair.fixed, torch.cat([warp(m[None], u[None]) for m, u in zip(pair.moving, known, strict=True)]))
+    pulled = [warp(m[None], u[None], mode="nearest") for m, u in zip(pair.moving_labels, known, strict=True)]
+    assert torch.equal(pair.fixed_labels, torch.cat(pulled).round())
+    # Half of the draws are known pairs, of whole batches; the validation has none.
+    half = Pairs(data.training, grid, replace(how, known=0.5))
+    drawn = [half.draw(torch.Generator().manual_seed(n)).displacement_voxel is not None for n in range(40)]
+    assert 10 < sum(drawn) < 30
+    assert all(pair.displacement_voxel is None for pair in half.all_of(4))
+    with pytest.raises(InputError, match="expected a deformation above 0"):
+        PairSettings(known=0.5)
+
+
+def test_deformed_pairs_keep_images_and_labels_together_and_the_atlas_still(folder):
+    data = read_training_data(folder)
+    grid = data.training[0].grid.upright(2.0)
+    how = DeformationSettings(rotation_deg=10, scaling=0.1, amplitude_voxel=1.0, length_voxel=8)
+    generator = torch.Generator().manual_seed(0)
+    pairs = Pairs(data.training, grid, PairSettings(contrasts="same", deformation=how))
+    seen = [pairs.draw(generator) for _ in range(8)]
+    still = [subject.labels.flip(2) for subject in data.training]
+    for pair in seen:
+        for image, labels in ((pair.fixed, pair.fixed_labels), (pair.moving, pair.moving_labels)):
+            assert not any(torch.equal(labels[0, 0].short(), one) for one in still)
+            # Both contrasts are brighter or darker inside than outside of the inner ellipsoid, by far.
+            inner, outer = image[labels == 2].median(), image[labels == 1].median()
+            assert (inner - outer).abs() > 0.3
+    fixed_still, _ = pairs_of(data, grid, PairSettings(atlas="training1", deformation=how))
+    atlas = data.training[1].labels.flip(2)
+    drawn = [fixed_still.draw(generator) for _ in range(4)]
+    assert all(torch.equal(pair.fixed_labels[0, 0].short(), atlas) for pair in drawn)
+    assert not any(torch.equal(drawn[0].moving_labels, pair.moving_labels) for pair in drawn[1:])
+
+
+def test_a_network_learns_from_known_displacements_alone(folder, tmp_path):
+    settings = GradientGuidedTraining(
+        training=TrainingSettings(steps=80, validate_every=20),
+        pairs=PairSettings(known=1.0, deformation=DeformationSettings(rotation_deg=0, scaling=0.2, amplitude_voxel=0)),
+        network=GradientGuidedSettings(fusion="image", encoder=(8, 8), decoder=(8, 8), refinement=(8,), trained_on=ON),
+        learning_rate=3e-3,
+        falling=True,
+        known=10.0,
+    )
+    run_training("gradient-guided", settings, folder, tmp_path, device="cpu")
+    losses = [value for _, value in read_curves(tmp_path / "curves.csv")["training", "known"]]
+    print(losses)
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_the_step_size_falls_along_half_a_cosine(folder):
+    steps = TrainingSettings(steps=4)
+    recipe, batches = make_multiprop(
+        replace(SMALL["multiprop"], training=steps, falling=True), read_training_data(folder), PLACE
+    )
+    rates = []
+    for step in range(4):
+        generator = PLACE.generator(0, step)
+        recipe.step(batches(generator), generator)
+        rates.append(recipe._optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2 * (1 + np.cos(np.pi * n / 4)) / 2 for n in range(4)])
+    assert rate_at(SMALL["multiprop"], 3) == 1e-2
+
+
+def test_no_gradient_is_longer_than_asked_for(folder):
+    settings = replace(SMALL["multiprop"], longest_gradient=1e-3, bilevel=BilevelSettings())
+    recipe, batches = make_multiprop(settings, read_training_data(folder), PLACE)
+    generator = PLACE.generator(0, 0)
+    shown = recipe.step(batches(generator), generator)["gradient"]
+    length = torch.stack([p.grad.norm() for p in recipe.network.parameters() if p.grad is not None]).norm()
+    assert shown > 1e-3 >= 0.99 * float(length)
 
 
 def test_lapirn_trains_its_levels_in_turn(folder):

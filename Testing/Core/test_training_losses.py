@@ -13,6 +13,7 @@ from MMRegCore.training.losses import (
     diffusion_loss,
     folding_loss,
     jacobian_determinant,
+    known_loss,
     latent_loss,
     local_correlation_loss,
     mind_loss,
@@ -45,9 +46,20 @@ def learned(tensor):
         (diffusion_loss, field()),
         (folding_loss, field(size=2.0)),
         (lambda x: latent_loss(x, 0.5 * x), field()),
+        (lambda x: known_loss(image(1), x, field(1)), field()),
         (lambda x: soft_dice_loss((image(1) * 3).round(), (image(2) * 3).round(), x), 0.3 * field()),
     ],
-    ids=["mind", "local correlation", "mutual information", "cosine", "diffusion", "folding", "latent", "dice"],
+    ids=[
+        "mind",
+        "local correlation",
+        "mutual information",
+        "cosine",
+        "diffusion",
+        "folding",
+        "latent",
+        "known",
+        "dice",
+    ],
 )
 def test_gradients(loss, start):
     assert float(loss(start)) != 0
@@ -130,6 +142,16 @@ def test_latent_divergence_is_that_of_normal_distributions():
     expected = torch.distributions.kl_divergence(distribution, torch.distributions.Normal(0.0, 1.0)).mean()
     assert float(latent_loss(mean, log_variance)) == pytest.approx(float(expected), rel=1e-6)
     assert float(latent_loss(torch.zeros(4), torch.zeros(4))) == 0
+
+
+def test_known_loss_counts_what_can_be_seen():
+    fixed = torch.zeros(1, 1, *SHAPE, dtype=torch.float64)
+    fixed[..., 2, 3, 4] = fixed[..., 1, 1, 1] = 0.5
+    found, known = field(1), field(2)
+    apart = (found - known).square().sum(dim=1)[0]
+    assert known_loss(fixed, found, known) == pytest.approx(float(apart[2, 3, 4] + apart[1, 1, 1]) / 2)
+    assert known_loss(fixed, found, None) == 0
+    assert known_loss(0 * fixed, found, known) == 0
 
 
 def test_soft_dice_of_whole_voxels_is_dice():
