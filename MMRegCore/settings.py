@@ -20,7 +20,7 @@ S = TypeVar("S", bound="Settings")
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 # A longer list of names would bury the suggestion.
-_LISTED = 8
+_LISTED = 10
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 

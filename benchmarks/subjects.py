@@ -120,13 +120,15 @@ def template() -> Subject:
 
 
 def write_training_data(folder: Path) -> Path:
-    """A folder for each subject, training and validation, for ``mmreg train --data``; gives ``folder``."""
+    """The T1 of the template and the T2 of the others, with labels, for ``mmreg train --data``; gives ``folder``."""
     for name, split in (("training", "train"), ("validation", "validation")):
         for subject in subjects(split):
             place = folder / name / subject.name.replace(" ", "_")
             place.mkdir(parents=True, exist_ok=True)
-            write_volume(subject.t1, place / "t1.nii.gz")
-            write_volume(subject.t2, place / "t2.nii.gz")
+            if subject is template():
+                write_volume(subject.t1, place / "t1.nii.gz")
+            else:
+                write_volume(subject.t2, place / "t2.nii.gz")
             write_volume(subject.labels, place / "labels.nii.gz", dtype="uint8")
     return folder
 

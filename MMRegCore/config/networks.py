@@ -81,7 +81,7 @@ class GradientGuidedSettings(Settings):
         (32, 32, 32, 32), help="Channels of its convolutions on the way up.", minimum=1, maximum=256
     )
     refinement: tuple[int, ...] = setting(
-        (32, 16, 16), help="Channels of those at full resolution, before the field.", minimum=1, maximum=256
+        (8, 8, 8), help="Channels of those at full resolution, before the field.", minimum=1, maximum=256
     )
     trained_on: TrainedOn = TrainedOn()
 

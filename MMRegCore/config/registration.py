@@ -233,6 +233,11 @@ class RegistrationSettings(Settings):
         return replace(self, margin_mm=self.margin_mm + further_mm, lc2=lc2)
 
     @property
+    def method_group(self) -> str:
+        """Name of the group of settings that belongs to the method; all trained networks share one."""
+        return self.method if hasattr(self, self.method) else "learned"
+
+    @property
     def affine(self) -> bool:
         """Whether the linear part of the result may stretch and shear."""
         return self.method == "lc2" and self.lc2.motion.stretch_percent > 0

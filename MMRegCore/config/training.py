@@ -31,6 +31,7 @@ class RecipeSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     learning_rate: float = setting(1e-4, help="Step size of Adam.", minimum=1e-9, maximum=1)
     falling: bool = setting(False, help="Whether the step size falls to nothing along half a cosine.")
+    start: str = setting("", help="Weights to begin with, a name or a file; random ones when empty.")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from MMRegCore.config.training import RecipeSettings
 from MMRegCore.errors import InputError
 from MMRegCore.io import atomic_path
 from MMRegCore.monitor import Monitor
+from MMRegCore.networks.weights import load_network, read_card
 from MMRegCore.settings import describe
 from MMRegCore.training.checkpoint import CHECKPOINT
 from MMRegCore.training.data import read_training_data
 from MMRegCore.training.distributed import Place, place_of_training
 from MMRegCore.training.loop import train
+from MMRegCore.training.recipe import Recipe
 from MMRegCore.training.registry import find_training
 
 SETTINGS = "settings.json"
@@ -81,9 +83,23 @@ def run_training(
             "validated_on": ", ".join(found.validation.names),
             "training_settings": settings.to_dict(),
         }
+        if settings.start:
+            about["started_from_sha256"] = _take_weights(recipe, settings.start)
         return train(
             recipe, batches, settings.training, output, place=place, monitor=monitor, resume=resume, about=about
         )
+
+
+def _take_weights(recipe: Recipe, start: str) -> str:
+    """Give the recipe's network the weights of another training; gives their SHA-256."""
+    card = read_card(start)
+    begun = load_network(start, architecture=recipe.architecture).state_dict()
+    try:
+        recipe.network.load_state_dict(begun)
+    except RuntimeError as error:
+        made = json.dumps(card.get("settings"))
+        raise InputError(f"expected network settings of the weights to begin with, {made}; they do not fit") from error
+    return str(card["sha256"])
 
 
 def _open_output(output: Path, settings: RecipeSettings, place: Place, resume: bool) -> None:

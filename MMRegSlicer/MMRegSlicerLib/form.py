@@ -162,7 +162,7 @@ def settings_of(preset: str) -> list[Described]:
     settings = load_preset(preset)
     described = list(describe(settings))
     method = next(about for about in described if about.key == "method")
-    unused = {"method", *re.findall(r"'([^']+)'", method.kind)} - {settings.method}
+    unused = {"method", "learned", *re.findall(r"'([^']+)'", method.kind)} - {settings.method_group}
     return [about for about in described if about.key.partition(".")[0] not in unused]
 
 

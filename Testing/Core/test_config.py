@@ -35,8 +35,16 @@ def test_every_preset_survives_json_and_says_everything(name):
     assert len(description) > 20
 
 
-def test_presets_are_the_three_that_are_promised():
-    assert {"mcbo", "mcbo-published", "mcbo-clem"} <= set(preset_names())
+def test_presets_are_those_that_are_promised():
+    promised = {"lc2", "mcbo", "mcbo-published", "mcbo-clem", "dns", "dns-mr", "multiprop", "gradient-guided", "lapirn"}
+    assert promised == set(preset_names())
+
+
+@pytest.mark.parametrize(("name", "group"), [("lc2", "lc2"), ("dns-mr", "dns"), ("mcbo", "mcbo"), ("lapirn", "learned")])
+def test_the_group_of_a_method_holds_its_settings(name, group):
+    settings = load_preset(name)
+    assert settings.method_group == group
+    assert getattr(settings, group) is not None
 
 
 def test_published_preset_is_the_paper():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from MMRegCore.config import LearnedSettings, RegistrationSettings
+from MMRegCore.config import LearnedSettings, RegistrationSettings, load_preset, with_changes
 from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings, TrainedOn
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
@@ -128,7 +128,8 @@ def test_every_learned_method_registers_from_a_file(name, tmp_path, blobs):
     write_weights(MADE[name], path, {"architecture": name, "settings": MADE[name].settings.to_dict()})
     grid = Grid((20, 22, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
     image = Volume(torch.from_numpy(blobs(grid.points_ras() - grid.centre_ras)).float()[None], grid)
-    settings = RegistrationSettings(method=name, learned=LearnedSettings(weights=str(path)))
+    settings = with_changes(load_preset(name), {"learned.weights": str(path)})
+    assert settings.method == name
     result = register(image, image, settings=settings, device="cpu")
     # An image with itself: nothing is better than the start.
     assert result.assessment.numbers["choice"]["chosen"] == "start"
@@ -145,7 +146,7 @@ def test_weights_of_another_network_are_refused(tmp_path, oblique_grid, smooth_v
 
 def test_weights_must_be_given(oblique_grid, smooth_volume):
     with pytest.raises(InputError, match="expected learned.weights, a file that mmreg train lapirn wrote; got none"):
-        solve(prepared_on(oblique_grid, smooth_volume), RegistrationSettings(method="lapirn"), 2**30, Monitor())
+        solve(prepared_on(oblique_grid, smooth_volume), load_preset("lapirn"), 2**30, Monitor())
 
 
 def test_the_upright_grid_holds_the_whole_box(any_grid):

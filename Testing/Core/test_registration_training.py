@@ -233,6 +233,23 @@ def test_a_network_learns_from_known_displacements_alone(folder, tmp_path):
     assert losses[-1] < 0.85 * losses[0]
 
 
+def test_a_training_begins_with_the_weights_that_it_is_given(folder, tmp_path):
+    first = replace(SMALL["gradient-guided"], training=TrainingSettings(steps=1, validate_every=1))
+    run_training("gradient-guided", first, folder, tmp_path / "first", device="cpu")
+    begun = tmp_path / "first" / "last.safetensors"
+    second = replace(first, start=str(begun), learning_rate=1e-9)
+    run_training("gradient-guided", second, folder, tmp_path / "second", device="cpu")
+    old, new = (load_network(path).state_dict() for path in (begun, tmp_path / "second" / "last.safetensors"))
+    assert all(torch.allclose(old[name], new[name], atol=1e-7) for name in old)
+    card = json.loads((tmp_path / "second" / "last.json").read_text())
+    assert card["started_from_sha256"] == json.loads((tmp_path / "first" / "last.json").read_text())["sha256"]
+    other = replace(second, network=replace(second.network, refinement=(5,)))
+    with pytest.raises(InputError, match="expected network settings of the weights to begin with"):
+        run_training("gradient-guided", other, folder, tmp_path / "other", device="cpu")
+    with pytest.raises(InputError, match="expected weights of lapirn"):
+        run_training("lapirn", replace(SMALL["lapirn"], start=str(begun)), folder, tmp_path / "third", device="cpu")
+
+
 def test_the_step_size_falls_along_half_a_cosine(folder):
     steps = TrainingSettings(steps=4)
     recipe, batches = make_multiprop(
