@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from benchmarks import (
     accuracy,
+    bilevel,
     calibration,
     case24,
     dns,
@@ -25,6 +26,7 @@ from benchmarks import (
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accuracy": accuracy.main,
     "case24": case24.main,
+    "bilevel": bilevel.main,
     "calibration": calibration.main,
     "dns": dns.main,
     "fusion": fusion.main,

@@ -95,8 +95,10 @@ class Pairs:
             return self._pair(self._fixed, self._deformed(self._at(self._moving[drawn]), generator), generator)
         fixed = int(torch.randint(len(self._moving), (), generator=generator))
         other = int(torch.randint(len(self._moving) - 1, (), generator=generator))
-        drawn_two = (self._at(fixed), self._at(other + (other >= fixed)))
-        return self._pair(*(self._deformed(subject, generator) for subject in drawn_two), generator)
+        moving = other + (other >= fixed)
+        return self._pair(
+            self._deformed(self._at(fixed), generator), self._deformed(self._at(moving), generator), generator
+        )
 
     def _known(self, generator: torch.Generator) -> Pair:
         """A subject, and itself along a random deformation: F(x) = M(x + u(x)) but for the contrast."""
