@@ -1,7 +1,8 @@
 """What descriptors are worth: ``python -m benchmarks dns [PART …]``.
 
-``subjects``: T1 and T2 of different people, by label overlap; ``ultrasound``: MR onto simulated ultrasound, by known
-truth; ``case24``: the real patient with the preset; ``sizes``: memory; ``landscape`` and ``similarity``: figures, see
+``subjects``: T1 and T2 of different people, by label overlap; ``random``: the same people in random contrasts;
+``contrasts``: T1 and T2 of one patient, by known truth; ``ultrasound``: MR onto simulated ultrasound, by known truth;
+``case24``: the real patient with the preset; ``sizes``: memory; ``landscape`` and ``similarity``: figures, see
 `benchmarks.dns_figures`.
 
 Every kind of descriptor goes through the same instance optimisation.  The preset ``dns-mr`` and `MIND_REGULARISATION`
@@ -29,13 +30,15 @@ from benchmarks.cases import simulated
 from benchmarks.dns_descriptors import methods, subject_pair, version_of
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem
-from benchmarks.subjects import Subject, dice_of, subjects
+from benchmarks.subjects import SUBJECTS_KEY, Subject, dice_of, in_contrasts, subjects
 from MMRegCore import DisplacementField, SpatialTransform, Volume, write_volume
 from MMRegCore.preprocess import Prepared, prepare
 from MMRegCore.warp import warp
 
 ROWS = record.RESULTS / "dns"
 Row = dict[str, Any]
+# Name, fixed and moving subject, their contrasts.
+SubjectPair = tuple[str, Subject, Subject, tuple[str, str]]
 
 # Of the 24 simulated cases: every brain, shifts of 2 and 5 mm, with and without a cavity.
 _CASES = (1, 6, 13, 21)
@@ -44,12 +47,14 @@ _ULTRASOUND_SPACING_MM = 1.5
 
 def main(words: Sequence[str] = ()) -> None:
     """Measure what is missing and write ``results/dns-PART``."""
-    from benchmarks import dns_checks, dns_figures
+    from benchmarks import dns_checks, dns_contrasts, dns_figures
 
     parts: dict[str, Callable[[], None]] = {
         "similarity": dns_figures.similarity,
         "landscape": dns_figures.landscape,
         "subjects": between_subjects,
+        "random": in_random_contrasts,
+        "contrasts": dns_contrasts.between_contrasts,
         "ultrasound": onto_ultrasound,
         "case24": dns_checks.case24,
         "sizes": dns_checks.sizes,
@@ -65,12 +70,32 @@ def main(words: Sequence[str] = ()) -> None:
 
 def between_subjects() -> None:
     """Instance optimisation and SyN between the test subjects, T1 and T2 in turn."""
-    path = ROWS / "subjects.jsonl"
+    _measure_subjects(
+        "subjects",
+        list(_subject_pairs(subjects("test"))),
+        "T1 and T2 of different subjects that no training saw (synthetic contrasts of label maps 13 to 16, 2 mm, "
+        "aligned to a template by the affine registration of antspyx).",
+    )
+
+
+def in_random_contrasts() -> None:
+    """The same subjects, each in contrasts that are drawn at random."""
+    drawn = [in_contrasts(subject, seed) for seed, subject in enumerate(subjects("test"), start=1)]
+    _measure_subjects(
+        "random",
+        list(_subject_pairs(drawn)),
+        "Different subjects that no training saw (label maps 13 to 16, 2 mm, aligned to a template by the affine "
+        "registration of antspyx), each in a random contrast of its own, drawn as MASR-Net's training draws them.",
+    )
+
+
+def _measure_subjects(part: str, pairs: Sequence[SubjectPair], what: str) -> None:
+    path = ROWS / f"{part}.jsonl"
     rows = read_rows(path)
-    for name, fixed, moving, contrast in _subject_pairs():
+    for name, fixed, moving, contrast in pairs:
         prepared = subject_pair(fixed, moving, contrast)
         for how, run in _between_subjects(prepared, fixed, moving, contrast).items():
-            key, version = f"{name}, {how}", version_of(how)
+            key, version = f"{name}, {how}", f"{version_of(how)} {SUBJECTS_KEY}"
             if rows.get(key, {}).get("version") == version:
                 continue
             start = time.perf_counter(), time.process_time()
@@ -81,12 +106,12 @@ def between_subjects() -> None:
             )
             write_rows(path, rows)
             print(rows[key], flush=True)
-        _write_subjects(rows.values())
+        _write_subjects(part, rows.values(), what)
 
 
-def _write_subjects(rows: Iterable[Row]) -> None:
+def _write_subjects(part: str, rows: Iterable[Row], what: str) -> None:
     """The table of all pairs that every method has been measured on."""
-    current = [row for row in rows if row["version"] == version_of(row["method"])]
+    current = [row for row in rows if row["version"] == f"{version_of(row['method'])} {SUBJECTS_KEY}"]
     order = ["start", *methods(), "SyN MI"]
     pairs = [row["case"].removesuffix(f", {row['method']}") for row in current]
     complete = {pair for pair in pairs if pairs.count(pair) == len(order)}
@@ -95,15 +120,13 @@ def _write_subjects(rows: Iterable[Row]) -> None:
     current = [row for row, pair in zip(current, pairs, strict=True) if pair in complete]
     table = [_mean_row(how, [r for r in current if r["method"] == how]) for how in order]
     record.write(
-        "dns-subjects",
+        f"dns-{part}",
         table,
-        "T1 and T2 of different subjects that no training saw (synthetic contrasts of label maps 13 to 16, 2 mm, "
-        "aligned to a template by the affine registration of antspyx). Dice: mean over 13 structures, left and "
-        "right; folds: share of the brain with a Jacobian determinant of at most 0. All but SyN (antspyx, SyNOnly, "
-        "Mattes MI) are the same instance optimisation on different descriptors; the regularisation of DNS and that of "
-        "MIND were set on two other subjects, and the untrained networks have that of DNS. CPU seconds of one thread; "
-        "for SyN, which is a library of its own, wall clock.",
-        "dns subjects",
+        f"{what} Dice: mean over 13 structures, left and right; folds: share of the brain with a Jacobian determinant "
+        "of at most 0. All but SyN (antspyx, SyNOnly, Mattes MI) are the same instance optimisation on different "
+        "descriptors; the regularisation of DNS and that of MIND were set on two other subjects, and the untrained "
+        "networks have that of DNS. CPU seconds of one thread; for SyN, which is a library of its own, wall clock.",
+        f"dns {part}",
     )
 
 
@@ -118,8 +141,7 @@ def _between_subjects(
     return found
 
 
-def _subject_pairs() -> Iterator[tuple[str, Subject, Subject, tuple[str, str]]]:
-    test = subjects("test")
+def _subject_pairs(test: Sequence[Subject]) -> Iterator[SubjectPair]:
     for number, fixed in enumerate(test):
         moving = test[(number + 1) % len(test)]
         contrast = ("t1", "t2") if number % 2 == 0 else ("t2", "t1")

@@ -101,10 +101,14 @@ def cnn(image: torch.Tensor, weight: torch.Tensor, network: MasrNet) -> torch.Te
 
 def subject_pair(fixed: Subject, moving: Subject, contrast: tuple[str, str]) -> Prepared:
     """Two subjects on the common grid; evidence is the fixed brain and a rim around it."""
-    brain = (fixed.labels.data[None] > 0).float()
-    weight = F.max_pool3d(brain, 2 * _RIM_VOXEL + 1, stride=1, padding=_RIM_VOXEL)
+    weight = evidence_around(fixed.labels.data[None] > 0)
     image, other = (getattr(s, c).data[None] for s, c in zip((fixed, moving), contrast, strict=True))
     return Prepared(fixed.labels.grid, image, weight, (other,), (torch.ones_like(weight),))
+
+
+def evidence_around(brain: torch.Tensor) -> torch.Tensor:
+    """A brain (1, 1, D, H, W), bool, and a rim around it, as evidence."""
+    return F.max_pool3d(brain.float(), 2 * _RIM_VOXEL + 1, stride=1, padding=_RIM_VOXEL)
 
 
 @cache

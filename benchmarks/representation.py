@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks import record
-from benchmarks.subjects import BRAIN, SPLITS, label_map
+from benchmarks.subjects import BRAIN, SPLITS, label_map, one_sided
 from MMRegCore import Grid, Monitor, Volume, write_volume
 from MMRegCore.cli.interrupts import cancel_on_signals
 from MMRegCore.cli.screen import make_screen
@@ -47,8 +47,6 @@ _ENTRIES = (
 )
 # No benchmark uses seeds from here on.
 _FIRST_SEED = 70_000
-# FreeSurfer's numbers of the right side, and how far they are from those of the left.
-_RIGHT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
 
 
 def train_masr_net() -> None:
@@ -126,7 +124,5 @@ def _write_case(folder: Path, ultrasound: Volume, images: tuple[Volume, ...]) ->
 
 def _one_sided(labels: Volume) -> Volume:
     """Right as left: both sides look alike in every real contrast; RAS axes, which a network does not ask about."""
-    data = labels.data.clone()
-    for right, left in _RIGHT.items():
-        data[labels.data == right] = left
+    data = one_sided(labels.data)
     return Volume(data, Grid(labels.grid.shape, np.eye(4)), name="labels")

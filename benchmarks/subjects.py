@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -25,9 +25,12 @@ from MMRegCore.io.volumes import itk_image, volume_from_itk
 from MMRegCore.similarity import dice
 from MMRegCore.simulate.mr import FREESURFER_LABELS
 from MMRegCore.simulate.noise import gaussian_blur, random_stream, smooth_noise, white_noise
+from MMRegCore.training.synthesis import synthetic_contrast
 from MMRegCore.warp import resample
 
 CACHE = record.ROOT / "build" / "subjects"
+# Changes with what the subjects are made of.
+SUBJECTS_KEY = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 SPLITS: dict[str, tuple[int, ...]] = {
     "train": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
     "validation": (11, 12),
@@ -88,6 +91,8 @@ _LEVELS: dict[str, dict[str, float]] = {
         "fluid": 1.0,
     },
 }
+# FreeSurfer's numbers of the right side, and how far they are from those of the left.
+_RIGHT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +124,22 @@ def template() -> Subject:
     return _subject(TEMPLATE)
 
 
+def one_sided(labels: torch.Tensor) -> torch.Tensor:
+    """Labels of the right as those of the left: both sides look alike in every real contrast."""
+    found = labels.clone()
+    for right, left in _RIGHT.items():
+        found[labels == right] = left
+    return found
+
+
+def in_contrasts(subject: Subject, seed: int) -> Subject:
+    """The subject with two random contrasts in place of T1 and T2, drawn as trainings draw them."""
+    stream = torch.Generator().manual_seed(seed)
+    labels = one_sided(subject.labels.data[0].round().long())
+    one, two = (subject.t1.with_data(synthetic_contrast(labels, stream)) for _ in range(2))
+    return replace(subject, t1=one, t2=two)
+
+
 def write_training_data(folder: Path) -> Path:
     """The T1 of the template and the T2 of the others, with labels, for ``mmreg train --data``; gives ``folder``."""
     for name, split in (("training", "train"), ("validation", "validation")):
@@ -140,18 +161,13 @@ def label_map(number: int) -> Volume:
 
 @lru_cache(maxsize=len(SPLITS) * 16)
 def _subject(number: int) -> Subject:
-    folder = CACHE / f"{number:02d}-{_key()}"
+    folder = CACHE / f"{number:02d}-{SUBJECTS_KEY}"
     names = ("labels", "t1", "t2")
     if not (folder / "t2.nii.gz").exists():
         folder.mkdir(parents=True, exist_ok=True)
         for name, volume in zip(names, _made(number), strict=True):
             write_volume(volume, folder / f"{name}.nii.gz")
     return Subject(f"subject {number:02d}", *(read_volume(folder / f"{name}.nii.gz", name=name) for name in names))
-
-
-def _key() -> str:
-    """Changes with what the subjects are made of."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 
 
 def _made(number: int) -> tuple[Volume, Volume, Volume]:
