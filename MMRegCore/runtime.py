@@ -41,6 +41,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device("cuda", index)
 
 
+def is_mixed(device: torch.device, precision: str) -> bool:
+    """Whether networks compute in bfloat16 where that is safe: 'mixed' does, 'float32' does not, 'auto' on a GPU."""
+    return precision == "mixed" or (precision == "auto" and device.type == "cuda")
+
+
 def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:
     """How much memory a run may plan with: what was asked for, else a careful share of what is free.
 

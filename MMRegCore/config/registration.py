@@ -176,6 +176,9 @@ class LearnedSettings(Settings):
     """Registration by a trained network: multiprop, gradient-guided or lapirn."""
 
     weights: str = setting("", help="A .safetensors file, as mmreg train leaves it with its card; must be given.")
+    precision: Literal["auto", "float32", "mixed"] = setting(
+        "auto", help="'mixed' computes in bfloat16 where that is safe; 'auto' does so on a GPU."
+    )
     refine: bool = setting(False, help="Whether instance optimisation on MIND-SSC follows.")
     mind_radius: int = setting(1, help="Patch radius of MIND-SSC there.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of its patches.", unit="voxel", minimum=1, maximum=8)

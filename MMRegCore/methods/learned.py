@@ -21,6 +21,7 @@ from MMRegCore.networks.weights import load_network
 from MMRegCore.optimisation.instance import optimise_instance, pool
 from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error
 from MMRegCore.preprocess import Prepared, on_grid
+from MMRegCore.runtime import is_mixed
 from MMRegCore.volume import Volume
 from MMRegCore.warp import resampling_coordinates, sample
 
@@ -58,7 +59,9 @@ def learned(
     monitor.report("reading the network", 0.0)
     if not settings.weights:
         raise InputError(f"expected learned.weights, a file that mmreg train {architecture} wrote; got none")
-    network = load_network(settings.weights, architecture=architecture).to(prepared.fixed.device)
+    device = prepared.fixed.device
+    network = load_network(settings.weights, architecture=architecture).to(device)
+    mixed = torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_mixed(device, settings.precision))
     known = cast(TrainedOn, cast(Any, network).settings.trained_on)
     for difference in unlike(prepared, known):
         _log.warning("%s was trained on other images: %s", settings.weights, difference)
@@ -68,7 +71,8 @@ def learned(
     for number, (image, weight) in enumerate(zip(prepared.moving, prepared.moving_weight, strict=True)):
         monitor.report("the network", 0.1 + 0.5 * number / len(prepared.moving))
         moving = _as_known(image, weight, prepared.grid, grid)
-        forward, backward = network(fixed, moving).float(), network(moving, fixed).float()
+        with mixed:
+            forward, backward = network(fixed, moving).float(), network(moving, fixed).float()
         error = inverse_consistency_error(forward, backward, (known.spacing_mm,) * 3)
         fields.append(DisplacementField.from_voxel(forward, grid).on_grid(prepared.grid).to_voxel())
         there = resampling_coordinates(grid, prepared.grid).to(error.device)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from MMRegCore.errors import DeviceError
-from MMRegCore.runtime import resolve_device
+from MMRegCore.runtime import is_mixed, resolve_device
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ def place_of_training(device: str = "auto", precision: Literal["auto", "float32"
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         where = resolve_device(device)
-        yield Place(where, mixed=_mixed(where, precision))
+        yield Place(where, mixed=is_mixed(where, precision))
         return
     where = _own_device(device)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
-        yield Place(where, dist.get_rank(), count, _mixed(where, precision))
+        yield Place(where, dist.get_rank(), count, is_mixed(where, precision))
     finally:
         dist.destroy_process_group()
 
@@ -112,7 +112,3 @@ def _own_device(device: str) -> torch.device:
         raise DeviceError(f"expected a GPU for each process of this machine; got {torch.cuda.device_count()}")
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
-
-
-def _mixed(where: torch.device, precision: str) -> bool:
-    return precision == "mixed" or (precision == "auto" and where.type == "cuda")

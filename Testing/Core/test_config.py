@@ -40,7 +40,9 @@ def test_presets_are_those_that_are_promised():
     assert promised == set(preset_names())
 
 
-@pytest.mark.parametrize(("name", "group"), [("lc2", "lc2"), ("dns-mr", "dns"), ("mcbo", "mcbo"), ("lapirn", "learned")])
+@pytest.mark.parametrize(
+    ("name", "group"), [("lc2", "lc2"), ("dns-mr", "dns"), ("mcbo", "mcbo"), ("lapirn", "learned")]
+)
 def test_the_group_of_a_method_holds_its_settings(name, group):
     settings = load_preset(name)
     assert settings.method_group == group

@@ -135,6 +135,29 @@ def test_every_learned_method_registers_from_a_file(name, tmp_path, blobs):
     assert result.assessment.numbers["choice"]["chosen"] == "start"
 
 
+@pytest.mark.parametrize("name", method.LEARNED)
+def test_mixed_precision_gives_nearly_the_same(name, tmp_path, blobs):
+    torch.manual_seed(0)
+    network = type(MADE[name])(MADE[name].settings)
+    for weights in network.parameters():
+        if weights.shape[0] == 3:  # those that give vectors begin at almost nothing
+            torch.nn.init.normal_(weights, std=0.1)
+    path = tmp_path / "mine.safetensors"
+    write_weights(network, path, {"architecture": name, "settings": network.settings.to_dict()})
+    grid = Grid((20, 22, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
+    points = grid.points_ras() - grid.centre_ras
+    images = [Volume(torch.from_numpy(blobs(points + shift)).float()[None], grid) for shift in (0.0, 3.0)]
+    prepared = prepare(images[0], [images[1]], SpatialTransform.identity(), spacing_mm=2.0, masked=False, margin_mm=0.0)
+    found = {}
+    for precision in ("float32", "mixed"):
+        settings = LearnedSettings(weights=str(path), precision=precision)
+        found[precision] = method.learned(prepared, name, settings, "mean", Monitor()).displacement_voxel
+    longest = found["float32"].abs().max()
+    assert longest > 0.05
+    apart = (found["mixed"] - found["float32"]).abs().max()
+    assert 0 < apart < 0.1 * longest
+
+
 def test_weights_of_another_network_are_refused(tmp_path, oblique_grid, smooth_volume):
     path = tmp_path / "mine.safetensors"
     write_weights(MADE["lapirn"], path, {"architecture": "lapirn", "settings": MADE["lapirn"].settings.to_dict()})
