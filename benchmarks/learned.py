@@ -18,6 +18,8 @@ import SimpleITK as sitk
 import torch
 
 from benchmarks import record
+from benchmarks.dns_descriptors import evidence_around
+from benchmarks.dns_descriptors import methods as descriptors
 from benchmarks.subjects import Subject, dice_of, subjects, template
 from MMRegCore import Monitor
 from MMRegCore.config import InstanceSettings, LearnedSettings
@@ -46,7 +48,7 @@ _SURFACES = {
     "putamen": (12, 51),
     "hippocampus": (17, 53),
 }
-# What follows a network, and what registers alone, both on MIND.
+# What follows a network, and what registers alone, on MIND.
 _INSTANCE = InstanceSettings(iterations=60, learning_rate=0.3, regularisation=1.5, final_smoothing_passes=1)
 _FULL_SIZE = (160, 192, 160)
 
@@ -68,6 +70,7 @@ def accuracy() -> None:
     for name in [name for name in methods if name in ("multiprop", "gradient-guided gated")]:
         methods[f"{name}, then instance optimisation"] = _refined(methods[name])
     methods["instance optimisation alone"] = _refined(methods["affine only"])
+    methods["instance optimisation on DNS"] = _on_dns
     if "multiprop" in methods:
         methods["multiprop without the constraint"] = _unconstrained(TRAINED / "multiprop" / LAST)
     pairs, judging = list(pairs_with_template()), list(pairs_with_template("validation"))
@@ -195,6 +198,12 @@ def _refined(field: Field) -> Field:
         return optimise_instance(fixed, [moving], field(pair).detach(), _INSTANCE)
 
     return refined
+
+
+def _on_dns(pair: Prepared) -> torch.Tensor:
+    """The preset dns-mr, evidence being the brain and a rim around it."""
+    weight = evidence_around(pair.fixed > 0)
+    return descriptors()["DNS"].displacement(replace(pair, fixed_weight=weight))
 
 
 def _unconstrained(path: Path) -> Field:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from benchmarks import record
 from MMRegCore import Grid, Volume, read_volume, write_volume
+from MMRegCore.geometry import Array, transform_points
 from MMRegCore.io.volumes import itk_image, volume_from_itk
 from MMRegCore.similarity import dice
 from MMRegCore.simulate.mr import FREESURFER_LABELS
@@ -58,6 +59,7 @@ STRUCTURES: dict[str, tuple[int, ...]] = {
     "ventral diencephalon": (28, 60),
     "brain stem": (16,),
 }
+_NUMBERS = tuple(number for numbers in STRUCTURES.values() for number in numbers)
 # Intensity by structure in each contrast; what is not named is fluid within the brain.
 _LEVELS: dict[str, dict[str, float]] = {
     "t1": {
@@ -140,10 +142,16 @@ def in_contrasts(subject: Subject, seed: int) -> Subject:
     return replace(subject, t1=one, t2=two)
 
 
-def write_training_data(folder: Path) -> Path:
-    """The T1 of the template and the T2 of the others, with labels, for ``mmreg train --data``; gives ``folder``."""
+def write_training_data(folder: Path, *, mirrored: bool = False) -> Path:
+    """The T1 of the template and the T2 of the others, with labels, for ``mmreg train --data``; gives ``folder``.
+
+    Each training subject but the template may be there a second time, mirrored: ten anatomies are few.
+    """
     for name, split in (("training", "train"), ("validation", "validation")):
-        for subject in subjects(split):
+        there = subjects(split)
+        if split == "train" and mirrored:
+            there += [_mirrored(subject) for subject in there if subject is not template()]
+        for subject in there:
             place = folder / name / subject.name.replace(" ", "_")
             place.mkdir(parents=True, exist_ok=True)
             if subject is template():
@@ -152,6 +160,31 @@ def write_training_data(folder: Path) -> Path:
                 write_volume(subject.t2, place / "t2.nii.gz")
             write_volume(subject.labels, place / "labels.nii.gz", dtype="uint8")
     return folder
+
+
+def _mirrored(subject: Subject) -> Subject:
+    """Left is right, brought to the template again by the affine map between the centres of the structures."""
+    labels = subject.labels.with_data(subject.labels.data.flip(3))
+    exchanged = labels.data.clone()
+    for right, left in _RIGHT.items():
+        exchanged[labels.data == right], exchanged[labels.data == left] = left, right
+    labels = labels.with_data(exchanged)
+    source = np.c_[_centres(template().labels), np.ones(len(_NUMBERS))]
+    solution = np.linalg.lstsq(source, _centres(labels), rcond=None)[0]
+    matrix = np.r_[solution.T, [[0.0, 0.0, 0.0, 1.0]]]
+
+    def brought(volume: Volume, mode: str) -> Volume:
+        return volume.with_data(resample(volume, volume.grid, matrix, mode=mode, padding_mode="zeros"))
+
+    images = (brought(image.with_data(image.data.flip(3)), "bilinear") for image in (subject.t1, subject.t2))
+    return Subject(f"{subject.name} mirrored", brought(labels, "nearest"), *images)
+
+
+def _centres(labels: Volume) -> Array:
+    """(N, 3), RAS mm: the centre of each structure, left and right on their own."""
+    values = labels.data[0].numpy()
+    index = [np.argwhere(values == number).mean(axis=0)[::-1] for number in _NUMBERS]
+    return transform_points(labels.grid.ras_from_ijk, np.array(index))
 
 
 def label_map(number: int) -> Volume:
@@ -253,3 +286,4 @@ def dice_of(warped: torch.Tensor, fixed: torch.Tensor) -> Mapping[str, float]:
 
 if __name__ == "__main__":
     print(write_training_data(record.ROOT / "build" / "learned" / "data"))
+    print(write_training_data(record.ROOT / "build" / "learned" / "data-mirrored", mirrored=True))
