@@ -15,14 +15,14 @@ import torch
 
 from benchmarks import record
 from benchmarks.learned import TRAINED, measured, network_of, pairs_with_template
-from benchmarks.subjects import write_training_data
+from benchmarks.training_subjects import write_training_data
 from MMRegCore.settings import with_changes
 from MMRegCore.training.curves import read_curves
 from MMRegCore.training.loop import CURVES, LAST
 from MMRegCore.training.registry import find_training, read_settings
 from MMRegCore.training.run import run_training
 
-STEPS = 1000
+STEPS = 700
 _CONFIG = Path(__file__).with_name("multiprop.json")
 _COARSE: dict[str, object] = {
     "training.steps": STEPS,

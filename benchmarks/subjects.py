@@ -21,7 +21,6 @@ import torch.nn.functional as F
 
 from benchmarks import record
 from MMRegCore import Grid, Volume, read_volume, write_volume
-from MMRegCore.geometry import Array, transform_points
 from MMRegCore.io.volumes import itk_image, volume_from_itk
 from MMRegCore.similarity import dice
 from MMRegCore.simulate.mr import FREESURFER_LABELS
@@ -59,7 +58,6 @@ STRUCTURES: dict[str, tuple[int, ...]] = {
     "ventral diencephalon": (28, 60),
     "brain stem": (16,),
 }
-_NUMBERS = tuple(number for numbers in STRUCTURES.values() for number in numbers)
 # Intensity by structure in each contrast; what is not named is fluid within the brain.
 _LEVELS: dict[str, dict[str, float]] = {
     "t1": {
@@ -94,7 +92,7 @@ _LEVELS: dict[str, dict[str, float]] = {
     },
 }
 # FreeSurfer's numbers of the right side, and how far they are from those of the left.
-_RIGHT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
+RIGHT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +127,7 @@ def template() -> Subject:
 def one_sided(labels: torch.Tensor) -> torch.Tensor:
     """Labels of the right as those of the left: both sides look alike in every real contrast."""
     found = labels.clone()
-    for right, left in _RIGHT.items():
+    for right, left in RIGHT.items():
         found[labels == right] = left
     return found
 
@@ -140,51 +138,6 @@ def in_contrasts(subject: Subject, seed: int) -> Subject:
     labels = one_sided(subject.labels.data[0].round().long())
     one, two = (subject.t1.with_data(synthetic_contrast(labels, stream)) for _ in range(2))
     return replace(subject, t1=one, t2=two)
-
-
-def write_training_data(folder: Path, *, mirrored: bool = False) -> Path:
-    """The T1 of the template and the T2 of the others, with labels, for ``mmreg train --data``; gives ``folder``.
-
-    Each training subject but the template may be there a second time, mirrored: ten anatomies are few.
-    """
-    for name, split in (("training", "train"), ("validation", "validation")):
-        there = subjects(split)
-        if split == "train" and mirrored:
-            there += [_mirrored(subject) for subject in there if subject is not template()]
-        for subject in there:
-            place = folder / name / subject.name.replace(" ", "_")
-            place.mkdir(parents=True, exist_ok=True)
-            if subject is template():
-                write_volume(subject.t1, place / "t1.nii.gz")
-            else:
-                write_volume(subject.t2, place / "t2.nii.gz")
-            write_volume(subject.labels, place / "labels.nii.gz", dtype="uint8")
-    return folder
-
-
-def _mirrored(subject: Subject) -> Subject:
-    """Left is right, brought to the template again by the affine map between the centres of the structures."""
-    labels = subject.labels.with_data(subject.labels.data.flip(3))
-    exchanged = labels.data.clone()
-    for right, left in _RIGHT.items():
-        exchanged[labels.data == right], exchanged[labels.data == left] = left, right
-    labels = labels.with_data(exchanged)
-    source = np.c_[_centres(template().labels), np.ones(len(_NUMBERS))]
-    solution = np.linalg.lstsq(source, _centres(labels), rcond=None)[0]
-    matrix = np.r_[solution.T, [[0.0, 0.0, 0.0, 1.0]]]
-
-    def brought(volume: Volume, mode: str) -> Volume:
-        return volume.with_data(resample(volume, volume.grid, matrix, mode=mode, padding_mode="zeros"))
-
-    images = (brought(image.with_data(image.data.flip(3)), "bilinear") for image in (subject.t1, subject.t2))
-    return Subject(f"{subject.name} mirrored", brought(labels, "nearest"), *images)
-
-
-def _centres(labels: Volume) -> Array:
-    """(N, 3), RAS mm: the centre of each structure, left and right on their own."""
-    values = labels.data[0].numpy()
-    index = [np.argwhere(values == number).mean(axis=0)[::-1] for number in _NUMBERS]
-    return transform_points(labels.grid.ras_from_ijk, np.array(index))
 
 
 def label_map(number: int) -> Volume:
@@ -282,8 +235,3 @@ def dice_of(warped: torch.Tensor, fixed: torch.Tensor) -> Mapping[str, float]:
     """Dice of each of `STRUCTURES` between label maps (D, H, W), left and right each on its own and then averaged."""
     by_number = dice(warped, fixed, [number for numbers in STRUCTURES.values() for number in numbers])
     return {name: float(np.mean([by_number[n] for n in numbers])) for name, numbers in STRUCTURES.items()}
-
-
-if __name__ == "__main__":
-    print(write_training_data(record.ROOT / "build" / "learned" / "data"))
-    print(write_training_data(record.ROOT / "build" / "learned" / "data-mirrored", mirrored=True))
