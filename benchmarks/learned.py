@@ -129,7 +129,7 @@ def keep_curves() -> None:
 
 def _weights() -> Iterator[tuple[str, Path, str]]:
     """Name, final weights and architecture of each training that was done."""
-    trainings = {"multiprop": "multiprop", "lapirn": "lapirn"}
+    trainings = {"multiprop": "multiprop", "lapirn": "lapirn", "lapirn-dns": "lapirn"}
     trainings |= {f"gradient-guided-{fusion}": "gradient-guided" for fusion in ("image", "average", "gated")}
     for folder, architecture in trainings.items():
         path = TRAINED / folder / LAST
