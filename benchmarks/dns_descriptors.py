@@ -27,7 +27,7 @@ from MMRegCore.preprocess import Prepared, replicate_edge
 
 Describe = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-MIND_REGULARISATION, MIND_DILATION = (2.4, 2.0, 1.6), 1
+MIND_REGULARISATION, MIND_DILATION = (1.2, 1.0, 0.8), 1
 # Around the brain, what still says where its border is.
 _RIM_VOXEL = 3
 

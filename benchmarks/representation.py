@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,8 @@ from MMRegCore.training.views import ULTRASOUND
 from MMRegCore.warp import resample
 
 DATA = record.ROOT / "build" / "masr-net-data"
-# The second training goes on from the best weights of the first, on coarser voxels too.
-RUNS = tuple(record.ROOT / "build" / name for name in ("masr-net", "masr-net-coarser"))
+RUN = record.ROOT / "build" / "masr-net"
+CONFIG = Path(__file__).with_name("masr-net.json")
 WEIGHTS = record.ROOT / "MMRegCore" / "weights"
 
 # Every third label map keeps its head; brains alone, as skull-stripping leaves them, are what is most often registered.
@@ -54,16 +53,13 @@ def train_masr_net() -> None:
     """Make the data where it is not there, train or go on training, and put the best weights into the package."""
     if not (DATA / "complete").exists():
         write_data(DATA)
-    start = ""
-    for run in RUNS:
-        settings = read_settings(find_training("masr-net"), Path(__file__).with_name(f"{run.name}.json"))
-        settings = replace(settings, start=start)
-        resume = (run / CHECKPOINT).exists()
-        monitor = Monitor(make_screen(as_json=False))
-        with cancel_on_signals(monitor):
-            run_training("masr-net", settings, DATA, run, device="cpu", resume=resume, monitor=monitor)
-        start = str((run / BEST).relative_to(record.ROOT))
-    ship(RUNS[-1])
+    training = find_training("masr-net")
+    settings = read_settings(training, CONFIG)
+    resume = (RUN / CHECKPOINT).exists()
+    monitor = Monitor(make_screen(as_json=False))
+    with cancel_on_signals(monitor):
+        run_training("masr-net", settings, DATA, RUN, device="cpu", resume=resume, monitor=monitor)
+    ship(RUN)
 
 
 def ship(run: Path) -> None:
