@@ -106,7 +106,7 @@ def test_a_form_that_comes_with_a_scene_is_shown(opened, volumes):
 def test_every_setting_of_the_preset_can_be_changed_and_explains_itself(opened, volumes):
     opened.request(preset="mcbo")
     editors = opened.panel.form._editors
-    hidden = {"method", *METHODS} - {"mcbo"}
+    hidden = {"method", "learned", *METHODS} - {"mcbo"}
     settings = [each for each in describe(load_preset("mcbo")) if each.key.partition(".")[0] not in hidden]
     assert [editor.key for editor in editors] == [each.key for each in settings]
     for editor, about in zip(editors, settings, strict=True):
