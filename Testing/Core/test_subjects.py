@@ -1,10 +1,13 @@
 """The inter-subject data set of the benchmarks: split, alignment, contrasts, and the folder that training reads."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import subjects as made
+from benchmarks.training_subjects import write_training_data
 from MMRegCore.training.data import read_training_data
 from MMRegCore.volume import Volume
 
@@ -45,21 +48,37 @@ def test_training_reads_the_folder_that_is_written(tmp_path, monkeypatch):
     grid = made.Grid((8, 9, 10), np.eye(4))
     labels = Volume(torch.randint(0, 3, (1, 8, 9, 10)).float(), grid)
 
+    @cache
     def subject(number):
         return made.Subject(
-            f"subject {number}", labels, labels.with_data(labels.data * 2), labels.with_data(number + labels.data)
+            f"subject {number:02d}", labels, labels.with_data(labels.data * 2), labels.with_data(number + labels.data)
         )
 
     monkeypatch.setattr(made, "_subject", subject)
-    data = read_training_data(made.write_training_data(tmp_path))
+    data = read_training_data(write_training_data(tmp_path))
     assert len(data.training) == len(made.SPLITS["train"])
-    assert data.validation.names == ("Brain_0011", "Brain_0012")
-    first = data.validation[0]
-    assert set(first.images) == {"t1", "t2"}
-    assert torch.equal(first.labels, labels.data[0].short())
+    assert data.validation.names == ("subject_11", "subject_12")
+    # The template shows its T1 and all others their T2, so that 'different' contrasts are these.
+    assert {s.name: set(s.images) for s in data.training} == {
+        f"subject_{n:02d}": {"t1" if n == made.TEMPLATE else "t2"} for n in made.SPLITS["train"]
+    }
+    assert torch.equal(data.validation[0].labels, labels.data[0].short())
+
+
+def test_random_contrasts_are_alike_on_both_sides_and_differ_from_each_other():
+    labels = torch.zeros(1, 20, 20, 20)
+    labels[..., 2:10], labels[..., 10:18] = 10, 49  # thalamus, left and right
+    volume = Volume(labels, made.Grid((20, 20, 20), np.eye(4)))
+    found = made.in_contrasts(made.Subject("one", volume, volume, volume), seed=3)
+    for image in (found.t1, found.t2):
+        left, right = (image.data[labels == number].mean() for number in (10, 49))
+        assert (left - right).abs() < 0.5 * (image.data[labels == 0].mean() - left).abs() + 0.1
+    assert not torch.equal(found.t1.data, found.t2.data)
+    assert found.labels is volume
 
 
 def test_the_real_subjects_overlap_after_the_affine(shared_data):
+    pytest.importorskip("ants", reason="the affine registration of the benchmarks is that of antspyx")
     first, second = made.subjects("validation")
     assert first.labels.grid.shape == made.SHAPE
     assert first.labels.grid.matches(second.t2.grid)
