@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -358,7 +359,7 @@ class TestQa:
 class TestInformation:
     def test_presets(self, capsys):
         assert main(["presets"]) == 0
-        assert "mcbo-published  MCBO with the paper's settings" in capsys.readouterr().out
+        assert re.search("^mcbo-published +MCBO with the paper's settings", capsys.readouterr().out, re.MULTILINE)
 
     def test_presets_show(self, capsys):
         assert main(["presets", "--show", "mcbo"]) == 0
