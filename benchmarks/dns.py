@@ -27,7 +27,7 @@ import torch
 from benchmarks import record
 from benchmarks.accuracy import read_rows, write_rows
 from benchmarks.cases import simulated
-from benchmarks.dns_descriptors import methods, subject_pair, version_of
+from benchmarks.dns_descriptors import error_row, error_table, methods, subject_pair, version_of
 from benchmarks.peers import PEERS
 from benchmarks.problem import Problem
 from benchmarks.subjects import SUBJECTS_KEY, Subject, dice_of, in_contrasts, subjects
@@ -212,28 +212,12 @@ def onto_ultrasound() -> None:
             found = field.on_grid(problem.fixed.grid).displacement_mm
             error = (found - problem.truth.displacement_mm).norm(dim=-1)[problem.region]
             folds = (field.jacobian_determinant()[prepared.fixed_weight[0, 0] > 0] <= 0).float().mean()
-            rows[key] = {"case": key, "of": case.name, "method": how, "version": version} | {
-                "mean_mm": round(float(error.mean()), 3),
-                "p95_mm": round(float(error.kthvalue(round(0.95 * len(error))).values), 3),
-                "folds": float(folds),
-            }
+            about = {"case": key, "of": case.name, "method": how, "version": version}
+            rows[key] = about | error_row(error, folds)
             write_rows(path, rows)
             print(rows[key], flush=True)
     names = {case.name for case in cases}
-    table = []
-    for how in ["start", *methods()]:
-        measured = [r for r in rows.values() if r["of"] in names and r["method"] == how]
-        means = [row["mean_mm"] for row in measured]
-        table.append(
-            {
-                "method": how,
-                "cases": len(measured),
-                "mean mm": round(float(np.mean(means)), 2),
-                "worst case's mean mm": max(means),
-                "p95 mm": round(float(np.mean([row["p95_mm"] for row in measured])), 2),
-                "folds [%]": round(100 * float(np.mean([row["folds"] for row in measured])), 4),
-            }
-        )
+    table = error_table([row for row in rows.values() if row["of"] in names], ["start", *methods()], "case")
     record.write(
         "dns-ultrasound",
         table,

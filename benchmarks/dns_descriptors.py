@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -109,6 +111,34 @@ def subject_pair(fixed: Subject, moving: Subject, contrast: tuple[str, str]) -> 
 def evidence_around(brain: torch.Tensor) -> torch.Tensor:
     """A brain (1, 1, D, H, W), bool, and a rim around it, as evidence."""
     return F.max_pool3d(brain.float(), 2 * _RIM_VOXEL + 1, stride=1, padding=_RIM_VOXEL)
+
+
+def error_row(error_mm: torch.Tensor, folds: torch.Tensor) -> dict[str, Any]:
+    """What is kept of one registration with a known truth; ``error_mm`` (N,) over the voxels that count."""
+    return {
+        "mean_mm": round(float(error_mm.mean()), 3),
+        "p95_mm": round(float(error_mm.kthvalue(round(0.95 * len(error_mm))).values), 3),
+        "folds": float(folds),
+    }
+
+
+def error_table(rows: Iterable[dict[str, Any]], order: Sequence[str], unit: str) -> list[dict[str, Any]]:
+    """Means of such rows, a line for each method; ``unit`` is what one row was measured on."""
+    table = []
+    for how in order:
+        measured = [row for row in rows if row["method"] == how]
+        means = [row["mean_mm"] for row in measured]
+        table.append(
+            {
+                "method": how,
+                f"{unit}s": len(measured),
+                "mean mm": round(float(np.mean(means)), 2),
+                f"worst {unit}'s mean mm": max(means),
+                "p95 mm": round(float(np.mean([row["p95_mm"] for row in measured])), 2),
+                "folds [%]": round(100 * float(np.mean([row["folds"] for row in measured])), 4),
+            }
+        )
+    return table
 
 
 @cache
