@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -42,8 +43,16 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def is_mixed(device: torch.device, precision: str) -> bool:
-    """Whether networks compute in bfloat16 where that is safe: 'mixed' does, 'float32' does not, 'auto' on a GPU."""
-    return precision == "mixed" or (precision == "auto" and device.type == "cuda")
+    """Whether networks compute in bfloat16 where that is safe.
+
+    'mixed' does, 'float32' does not; 'auto' does on a GPU, and on a processor that has instructions for it.
+    """
+    return precision == "mixed" or (precision == "auto" and (device.type == "cuda" or _processor_has_bfloat16()))
+
+
+def _processor_has_bfloat16() -> bool:
+    told: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
+    return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
 
 
 def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:

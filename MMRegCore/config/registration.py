@@ -177,7 +177,9 @@ class LearnedSettings(Settings):
 
     weights: str = setting("", help="A .safetensors file, as mmreg train leaves it with its card; must be given.")
     precision: Literal["auto", "float32", "mixed"] = setting(
-        "auto", help="'mixed' computes in bfloat16 where that is safe; 'auto' does so on a GPU."
+        "auto",
+        help="'mixed' computes in bfloat16 where that is safe; 'auto' does so on a GPU, and on a "
+        "processor that has instructions for it.",
     )
     refine: bool = setting(False, help="Whether instance optimisation on MIND-SSC follows.")
     mind_radius: int = setting(1, help="Patch radius of MIND-SSC there.", unit="voxel", minimum=0, maximum=8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,6 +14,19 @@ _SLOPE = 0.2
 def leaky(volume: torch.Tensor) -> torch.Tensor:
     """LeakyReLU, as every network here has it."""
     return F.leaky_relu(volume, _SLOPE)
+
+
+def carried_on(volume: torch.Tensor, padding: Sequence[int]) -> torch.Tensor:
+    """The edge of a volume carried on outside, as `torch.nn.functional.pad` counts."""
+    # On a CPU, autocast would turn all of it to float32 for this, only to turn it back.
+    with torch.autocast(volume.device.type, enabled=False):
+        return F.pad(volume, tuple(padding), mode="replicate")
+
+
+def doubled(volume: torch.Tensor) -> torch.Tensor:
+    """Trilinear upsampling by two, in the precision that comes in: (B, C, d, h, w) to (B, C, 2d, 2h, 2w)."""
+    with torch.autocast(volume.device.type, enabled=False):
+        return F.interpolate(volume, scale_factor=2, mode="trilinear", align_corners=False)
 
 
 class Conv(nn.Module):
@@ -36,8 +51,9 @@ class Conv(nn.Module):
 
     def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """(B, inputs, D, H, W) to (B, outputs, ⌈D / stride⌉, …)."""
-        out: torch.Tensor = self.convolution(F.pad(volume, (1,) * 6, mode="replicate"))
-        return leaky(out) if self._active else out
+        out: torch.Tensor = self.convolution(carried_on(volume, (1,) * 6))
+        # In place: nothing else holds what a convolution gave, and a volume of channels is long to copy.
+        return F.leaky_relu(out, _SLOPE, inplace=True) if self._active else out
 
 
 def two_convs(inputs: int, outputs: int) -> nn.Sequential:
@@ -60,7 +76,7 @@ def blur_pool(volume: torch.Tensor) -> torch.Tensor:
     for axis in (2, 3, 4):
         padding = [0] * 6
         padding[2 * (4 - axis)], padding[2 * (4 - axis) + 1] = 1, 1 + volume.shape[axis] % 2
-        padded = F.pad(volume, padding, mode="replicate")
+        padded = carried_on(volume, padding)
         count = padded.shape[axis] // 2 - 1
         # Slices: on a CPU, convolutions of one channel are slow.
         even, odd = padded.unflatten(axis, (-1, 2)).unbind(axis + 1)
@@ -72,5 +88,4 @@ def blur_pool(volume: torch.Tensor) -> torch.Tensor:
 
 def upsampled(volume: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Trilinear upsampling by two: (B, C, d, h, w) to (B, C, D, H, W), each at most twice as long."""
-    fine = F.interpolate(volume, scale_factor=2, mode="trilinear", align_corners=False)
-    return fine[..., : shape[0], : shape[1], : shape[2]]
+    return doubled(volume)[..., : shape[0], : shape[1], : shape[2]]

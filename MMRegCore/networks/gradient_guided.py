@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from MMRegCore.config.networks import GradientGuidedSettings
-from MMRegCore.networks.blocks import Conv
+from MMRegCore.networks.blocks import Conv, doubled
 from MMRegCore.networks.flow import cropped_to, halved, nearly_constant, padded_to, precise
 
 
@@ -92,8 +92,10 @@ class VoxelMorph(nn.Module):
             beside.append(convolution(halved(beside[-1])))
         volume = self.up[0](beside[-1])
         for convolution, skipped in zip(self.up[1:], beside[-2:0:-1], strict=True):
-            volume = convolution(torch.cat([_doubled(volume), skipped], dim=1))
-        refined = self.refine(torch.cat([_doubled(volume), beside[0]], dim=1))
+            volume = convolution(torch.cat([doubled(volume), skipped], dim=1))
+        # In the precision of the features, or all of them would take on that of the images.
+        volume = doubled(volume)
+        refined = self.refine(torch.cat([volume, beside[0].to(volume.dtype)], dim=1))
         return cropped_to(precise(self.flow(refined)), fixed.shape[2:])
 
 
@@ -108,7 +110,3 @@ def gradient_map(image: torch.Tensor) -> torch.Tensor:
         squares = squares + (padded.narrow(axis, 2, size) - padded.narrow(axis, 0, size)).square()
     # The root of nothing has no slope.
     return (squares + 1e-12).sqrt()
-
-
-def _doubled(volume: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(volume, scale_factor=2, mode="trilinear", align_corners=False)

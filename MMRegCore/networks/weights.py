@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
@@ -83,7 +84,12 @@ def load_network(name_or_path: str | Path, *, architecture: str | None = None) -
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"expected weights of {named} with the card's settings; got {path.name}: {reason}") from error
-    return network.eval().requires_grad_(False)
+    return with_channels_together(network.eval().requires_grad_(False))
+
+
+def with_channels_together(network: nn.Module) -> nn.Module:
+    """The same network, in place, with the memory layout in which a CPU convolves and upsamples up to twice as fast."""
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[no-any-return, call-overload]
 
 
 def weights_names() -> tuple[str, ...]:
