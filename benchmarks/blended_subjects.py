@@ -7,13 +7,14 @@ labels of the training subjects; validation and test subjects take no part.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from benchmarks import record
 from benchmarks.subjects import SPACING_MM, Subject, rendered, subjects
 from benchmarks.training_subjects import write_training_data
-from MMRegCore import write_volume
+from MMRegCore import Volume, write_volume
 from MMRegCore.config import InstanceSettings
 from MMRegCore.optimisation.instance import optimise_instance, pool, smoothed
 from MMRegCore.simulate.noise import random_stream, white_noise
@@ -37,23 +38,29 @@ def main() -> None:
     numbers = sorted({int(n) for subject in everyone for n in subject.labels.data.unique()})
     for index, subject in enumerate(everyone):
         others = random.permutation([n for n in range(len(everyone)) if n != index])[:_TOWARDS]
-        fields = torch.cat([_field(everyone[other], subject, numbers) for other in others])
+        fields = torch.cat([field_between(everyone[other], subject, numbers) for other in others])
         for copy in range(_COPIES):
-            shape = subject.labels.grid.shape
-            coarse = [max(2, round(n * SPACING_MM / _LENGTH_MM) + 1) for n in shape]
-            noise = _SHARPNESS * white_noise((1, _TOWARDS + 1, *coarse), random)
-            share = F.interpolate(noise, size=shape, mode="trilinear", align_corners=True).softmax(dim=1)[0, 1:, None]
-            field = (_FARTHEST * share * fields).sum(dim=0, keepdim=True)
-            labels = warp(subject.labels.data[None], field, mode="nearest")[0].round()
+            labels = blend(subject, fields, random)
+            image = rendered(labels.data[0].long(), "t2", seed=int(random.integers(2**31)))
             place = FOLDER / "training" / f"{subject.name.replace(' ', '_')}_blend_{copy:02d}"
             place.mkdir(parents=True, exist_ok=True)
-            image = rendered(labels[0].long(), "t2", seed=int(random.integers(2**31)))
-            write_volume(subject.labels.with_data(image), place / "t2.nii.gz")
-            write_volume(subject.labels.with_data(labels), place / "labels.nii.gz", dtype="uint8")
+            write_volume(labels.with_data(image), place / "t2.nii.gz")
+            write_volume(labels, place / "labels.nii.gz", dtype="uint8")
         print(subject.name, flush=True)
 
 
-def _field(fixed: Subject, moving: Subject, numbers: list[int]) -> torch.Tensor:
+def blend(subject: Subject, fields: torch.Tensor, random: np.random.Generator) -> Volume:
+    """The labels of a subject, taken along random shares of fields (N, 3, D, H, W) that lead to N others."""
+    shape = subject.labels.grid.shape
+    coarse = [max(2, round(n * SPACING_MM / _LENGTH_MM) + 1) for n in shape]
+    # One share more than there are fields: that of staying as it is.
+    noise = _SHARPNESS * white_noise((1, len(fields) + 1, *coarse), random)
+    share = F.interpolate(noise, size=shape, mode="trilinear", align_corners=True).softmax(dim=1)[0, 1:, None]
+    field = (_FARTHEST * share * fields).sum(dim=0, keepdim=True)
+    return subject.labels.with_data(warp(subject.labels.data[None], field, mode="nearest")[0].round())
+
+
+def field_between(fixed: Subject, moving: Subject, numbers: list[int]) -> torch.Tensor:
     """(1, 3, D, H, W): displacement_voxel that brings the labels of one subject onto those of another."""
     features = [
         pool(smoothed(torch.stack([(subject.labels.data[0].round() == n).float() for n in numbers])[None], 3, 1), 2)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from benchmarks import subjects as made
+from benchmarks.blended_subjects import blend, field_between
 from benchmarks.training_subjects import write_training_data
+from MMRegCore.geometry import Grid
 from MMRegCore.training.data import read_training_data
 from MMRegCore.volume import Volume
 
@@ -87,3 +89,25 @@ def test_the_real_subjects_overlap_after_the_affine(shared_data):
     inside = first.labels.data > 0
     assert float((first.t1.data[inside] > 0.05).float().mean()) > 0.98
     assert float(first.t1.data[~inside].max()) < 1.5
+
+
+def person(first, last):
+    """A block of brain with a fluid core between two voxels along the first axis, on a grid of 2 mm."""
+    labels = torch.zeros(1, 32, 32, 32)
+    labels[:, 4:28, 4:28, 4:28] = 2
+    labels[:, first:last, 10:22, 10:22] = 4
+    volume = Volume(labels, Grid((32, 32, 32), np.diag([2.0, 2.0, 2.0, 1.0])))
+    return made.Subject("somebody", volume, volume, volume)
+
+
+def test_a_blend_lies_between_a_subject_and_others():
+    one, other = person(8, 18), person(14, 24)
+    field = field_between(other, one, [0, 2, 4])
+    assert float(field[0, 0, 15, 15, 15]) < -3  # what the other has there, the one has six voxels before
+    random = np.random.default_rng(0)
+    blends = [blend(one, field, random).data[0, :, 15, 15] == 4 for _ in range(6)]
+    middles = [float(core.nonzero().float().mean()) for core in blends]
+    assert all(12.5 <= middle <= 20 for middle in middles)  # 12.5 is the one, 18.5 the other, a fifth beyond it allowed
+    assert len({round(middle, 1) for middle in middles}) > 3
+    still = blend(one, torch.zeros_like(field), random)
+    assert torch.equal(still.data, one.labels.data)
