@@ -1,15 +1,12 @@
-"""The training of MASR-Net's shipped weights: its data, its two runs, its card.
+"""The training of MASR-Net's shipped weights: its data, its run, its card.
 
 Trained on ten of the label maps (rendered anew in every step) and on ultrasound simulated from them; chosen on two
-others.  The first run is the paper's, of pairs of one person; the second goes on from it, and every other of its pairs
-is of two people.  The test subjects, the patients in ``open_ms`` and ``tcga_fg6692``, ``subject4_t1t2`` and RESECT take
-no part.
+others.  The test subjects, the patients in ``open_ms`` and ``tcga_fg6692``, ``subject4_t1t2`` and RESECT take no part.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -17,11 +14,10 @@ import numpy as np
 import torch
 
 from benchmarks import record
-from benchmarks.subjects import BRAIN, SPLITS, aligned_labels, label_map, one_sided
+from benchmarks.subjects import BRAIN, SPLITS, label_map, one_sided
 from MMRegCore import Grid, Monitor, Volume, write_volume
 from MMRegCore.cli.interrupts import cancel_on_signals
 from MMRegCore.cli.screen import make_screen
-from MMRegCore.settings import with_changes
 from MMRegCore.simulate import BrainShiftSettings, anatomy_from_labels, simulate, with_contrasts
 from MMRegCore.simulate.anatomy import cropped
 from MMRegCore.training.checkpoint import CHECKPOINT
@@ -34,12 +30,8 @@ from MMRegCore.warp import resample
 DATA = record.ROOT / "build" / "masr-net-data"
 RUN = record.ROOT / "build" / "masr-net"
 CONFIG = Path(__file__).with_name("masr-net.json")
-PEOPLE_DATA, PEOPLE_RUN = DATA.with_name("masr-net-people-data"), RUN.with_name("masr-net-people")
-PEOPLE_CONFIG = CONFIG.with_name("masr-net-people.json")
 WEIGHTS = record.ROOT / "MMRegCore" / "weights"
 
-# What the splits are called by `mmreg train`.
-_FOLDERS = {"train": "training", "validation": "validation"}
 # Every third label map keeps its head; brains alone, as skull-stripping leaves them, are what is most often registered.
 _WITH_HEAD = 3
 _MARGIN_VOXEL = 12
@@ -61,23 +53,13 @@ def train_masr_net() -> None:
     """Make the data where it is not there, train or go on training, and put the best weights into the package."""
     if not (DATA / "complete").exists():
         write_data(DATA)
-        (DATA / "complete").touch()
-    _train(CONFIG, DATA, RUN)
-    if not (PEOPLE_DATA / "complete").exists():
-        write_data(PEOPLE_DATA)
-        write_aligned(PEOPLE_DATA)
-        (PEOPLE_DATA / "complete").touch()
-    # Relative, or the card would tell where this machine keeps its files.
-    _train(PEOPLE_CONFIG, PEOPLE_DATA, PEOPLE_RUN, start=os.path.relpath(RUN / BEST))
-    ship(PEOPLE_RUN)
-
-
-def _train(config: Path, data: Path, run: Path, **changes: object) -> None:
-    settings = with_changes(read_settings(find_training("masr-net"), config), changes)
-    resume = (run / CHECKPOINT).exists()
+    training = find_training("masr-net")
+    settings = read_settings(training, CONFIG)
+    resume = (RUN / CHECKPOINT).exists()
     monitor = Monitor(make_screen(as_json=False))
     with cancel_on_signals(monitor):
-        run_training("masr-net", settings, data, run, device="cpu", resume=resume, monitor=monitor)
+        run_training("masr-net", settings, DATA, RUN, device="cpu", resume=resume, monitor=monitor)
+    ship(RUN)
 
 
 def ship(run: Path) -> None:
@@ -103,18 +85,10 @@ def ship(run: Path) -> None:
 
 def write_data(folder: Path) -> None:
     """Write label maps and simulated cases as ``mmreg train`` reads them: a folder for each subject."""
-    for split, name in _FOLDERS.items():
+    for split, name in (("train", "training"), ("validation", "validation")):
         for number in SPLITS[split]:
             _write_subject(folder / name, number)
-
-
-def write_aligned(folder: Path) -> None:
-    """Write the brains once more, aligned with each other, so that two people can be compared."""
-    for split, name in _FOLDERS.items():
-        for number in SPLITS[split]:
-            target = folder / name / f"aligned_{number:02d}"
-            target.mkdir(parents=True, exist_ok=True)
-            write_volume(_one_sided(aligned_labels(number)[1]), target / "labels.nii.gz", dtype="int16")
+    (folder / "complete").touch()
 
 
 def _write_subject(folder: Path, number: int) -> None:

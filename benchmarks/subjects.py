@@ -157,21 +157,18 @@ def _subject(number: int) -> Subject:
 
 
 def _made(number: int) -> tuple[Volume, Volume, Volume]:
-    labels, detailed = aligned_labels(number)
-    images = []
-    for contrast in ("t1", "t2"):
-        # Rendered fine and averaged: voxels at borders are mixtures, as a scanner's are.
-        image = F.avg_pool3d(rendered(detailed.data[0].long(), contrast, seed=number)[None], 2)[0]
-        images.append(Volume(image, labels.grid, name=contrast))
-    return labels, images[0], images[1]
-
-
-def aligned_labels(number: int) -> tuple[Volume, Volume]:
-    """The labels of a subject's brain on the common grid, in voxels of 2 mm and of 1 mm."""
+    fine = _common_grid(1.0, tuple(2 * n for n in SHAPE))
+    coarse = _common_grid(SPACING_MM, SHAPE)
     source = _brain_only(label_map(number))
     transform = _affine(number, source)
-    coarse, fine = _common_grid(SPACING_MM, SHAPE), _common_grid(SPACING_MM / 2, tuple(2 * n for n in SHAPE))
-    return _resampled(source, coarse, transform), _resampled(source, fine, transform)
+    labels = _resampled(source, coarse, transform)
+    # Rendered fine and averaged: voxels at borders are mixtures, as a scanner's are.
+    detailed = _resampled(source, fine, transform).data[0].long()
+    images = []
+    for contrast in ("t1", "t2"):
+        image = F.avg_pool3d(rendered(detailed, contrast, seed=number)[None], 2)[0]
+        images.append(Volume(image, coarse, name=contrast))
+    return labels, images[0], images[1]
 
 
 def rendered(labels: torch.Tensor, contrast: Literal["t1", "t2"], *, seed: int) -> torch.Tensor:

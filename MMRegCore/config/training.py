@@ -90,14 +90,5 @@ class MasrNetTraining(RecipeSettings):
     network: MasrNetSettings = MasrNetSettings()  # noqa: RUF009 - frozen, and one for all
     samples: int = setting(8196, help="Places compared with each other in each pair of images (N^k).", minimum=2)
     temperature: float = setting(0.07, help="τ of Eq. 4.", minimum=1e-3, maximum=10)
-    between: float = setting(
-        0.0,
-        help="How often a step compares two people instead, by their labels; needs subjects that are aligned on one "
-        "grid.",
-        minimum=0,
-        maximum=1,
-    )
-    between_places: int = setting(512, help="Places of the one that are looked for in the other.", minimum=2)
-    between_radius: int = setting(4, help="How far they are looked for, along each axis.", unit="voxel", minimum=1)
     validation_pairs: int = setting(8, help="Pairs of images that are scored at each validation.", minimum=1)
     views: ViewSettings = ViewSettings()

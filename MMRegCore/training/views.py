@@ -48,7 +48,7 @@ def draw_views(subject: Subject, generator: torch.Generator, settings: ViewSetti
     InputError
         When the subject has neither labels nor images.
     """
-    positions = crop_positions(subject, generator, settings)
+    positions = _positions(subject, generator, settings)
     chance = float(torch.rand((), generator=generator))
     magnetic = [name for name in sorted(subject.images) if name != ULTRASOUND]
     if ULTRASOUND in subject.images and magnetic and chance < settings.ultrasound:
@@ -79,8 +79,8 @@ def _with_ultrasound(
     return Views(unit_range(image), unit_range(ultrasound), (ultrasound > 0)[0, 0])
 
 
-def crop_positions(subject: Subject, generator: torch.Generator, settings: ViewSettings) -> torch.Tensor:
-    """(1, n, n, n, 3): where the voxels of a deformed cube lie in the subject, voxel coordinates (w, h, d)."""
+def _positions(subject: Subject, generator: torch.Generator, settings: ViewSettings) -> torch.Tensor:
+    """(1, n, n, n, 3): where the voxels of the cube lie in the subject, voxel coordinates (w, h, d)."""
     shape = (settings.crop_voxel,) * 3
     low, high = (math.log(value) for value in settings.zoom)
     zoom = math.exp(low + (high - low) * float(torch.rand((), generator=generator)))

@@ -165,18 +165,6 @@ def test_masr_net_trains_resumes_and_loads_again(by_folder, tmp_path):
     assert str(tmp_path) not in json.dumps(card)
 
 
-def test_masr_net_trains_between_people_and_resumes(by_folder, tmp_path):
-    between = {**SMALL, "between": "0.5", "between_places": "20", "between_radius": "2"}
-    settings = with_changes(MasrNetTraining(), between)
-    scores = run_training("masr-net", settings, by_folder, tmp_path / "whole")
-    assert scores["mean of both"] == pytest.approx((scores["retrieval"] + scores["label transfer"]) / 2)
-    assert 0 < scores["label transfer"] < 1
-    curves = read_curves(tmp_path / "whole" / "curves.csv")
-    assert {("training", "contrastive"), ("training", "label transfer")} <= set(curves)
-    run_training("masr-net", with_changes(settings, {"training.steps": "2"}), by_folder, tmp_path / "parts")
-    assert run_training("masr-net", settings, by_folder, tmp_path / "parts", resume=True) == scores
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_masr_net_trains_on_a_gpu_in_mixed_precision(by_folder, tmp_path):
     scores = run_training(
