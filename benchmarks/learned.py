@@ -136,8 +136,9 @@ def keep_curves() -> None:
 
 def _weights() -> Iterator[tuple[str, Path, str]]:
     """Name, final weights and architecture of each training that was done."""
-    trainings = {"multiprop": "multiprop", "lapirn": "lapirn", "lapirn-dns": "lapirn"}
-    trainings |= {f"gradient-guided-{fusion}": "gradient-guided" for fusion in ("image", "average", "gated")}
+    trainings = {"multiprop": "multiprop"}
+    trainings |= {f"lapirn{form}": "lapirn" for form in ("", "-dns", "-blended", "-dns-blended")}
+    trainings |= {f"gradient-guided-{form}": "gradient-guided" for form in ("image", "average", "gated", "blended")}
     for folder, architecture in trainings.items():
         path = TRAINED / folder / LAST
         if path.exists():
