@@ -97,7 +97,8 @@ def speed() -> None:
         "lapirn, default": LapIrn(LapIrnSettings()),
     }
     apart_mm = {}
-    prepared = _prepared(*(image for pair in list(pairs_with_template())[:1] for image in (pair[0].t1, pair[1].t2)))
+    first, second = next(pairs_with_template())
+    prepared = _prepared(first.t1, second.t2)
     for name, path, architecture in _weights():
         networks[f"{name}, as trained"] = load_network(path, architecture=architecture)
         fields = [network_of(path, architecture, precision)(prepared) for precision in ("float32", "mixed")]

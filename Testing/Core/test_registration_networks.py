@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings
 from MMRegCore.errors import InputError
-from MMRegCore.networks.flow import affine_map, finer, integrated, padded_to, positions_of, warp
+from MMRegCore.networks.blocks import Conv, carried_on, doubled
+from MMRegCore.networks.flow import affine_map, finer, halved, integrated, padded_to, positions_of, warp
 from MMRegCore.networks.gradient_guided import GatedFusion, GradientGuided, gradient_map
 from MMRegCore.networks.lapirn import LapIrn
 from MMRegCore.networks.multiprop import Latent, MultiProp, matching_error
@@ -259,3 +261,35 @@ def test_lapirn_moves_no_further_than_its_range():
         network.levels[0].flow.convolution.bias.fill_(1e6)
         flow = network.fields(torch.rand(1, 1, 16, 16, 16), torch.rand(1, 1, 16, 16, 16), 1)[0].flow
     assert float(flow.max()) == pytest.approx(0.1 * 3 / 2, rel=1e-3)
+
+
+def test_halving_is_the_mean_of_blocks_in_any_precision_and_layout():
+    volume = torch.rand(2, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    expected = F.avg_pool3d(volume, 2)
+    torch.testing.assert_close(halved(volume), expected)
+    together = volume.contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(halved(together), expected)
+    half = halved(volume.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=0.01, rtol=0)
+
+
+def test_edges_and_upsampling_keep_bfloat16_where_autocast_would_not():
+    volume = torch.rand(1, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert F.pad(volume, (1,) * 6, mode="replicate").dtype == torch.float32  # what it is kept from
+        padded, fine = carried_on(volume, (1,) * 6), doubled(volume)
+    assert padded.dtype == fine.dtype == torch.bfloat16
+    assert torch.equal(padded.float(), F.pad(volume.float(), (1,) * 6, mode="replicate"))
+    wanted = F.interpolate(volume.float(), scale_factor=2, mode="trilinear", align_corners=False)
+    torch.testing.assert_close(fine.float(), wanted, atol=0.01, rtol=0)
+
+
+def test_activation_in_place_leaves_input_and_gradient_as_they_must_be():
+    torch.manual_seed(0)
+    layer, volume = Conv(2, 3).double(), torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    before = volume.detach().clone()
+    plain = F.leaky_relu(layer.convolution(F.pad(volume, (1,) * 6, mode="replicate")), 0.2)
+    assert torch.equal(layer(volume), plain)
+    assert torch.equal(volume.detach(), before)
+    assert torch.autograd.gradcheck(layer, volume)

@@ -11,7 +11,14 @@ from MMRegCore.config import load_preset, with_changes
 from MMRegCore.errors import DeviceError
 from MMRegCore.geometry import Grid
 from MMRegCore.methods import mcbo
-from MMRegCore.runtime import GIB, available_memory_bytes, memory_budget_bytes, peak_memory_bytes, resolve_device
+from MMRegCore.runtime import (
+    GIB,
+    available_memory_bytes,
+    is_mixed,
+    memory_budget_bytes,
+    peak_memory_bytes,
+    resolve_device,
+)
 from MMRegCore.volume import Volume
 
 CPU = torch.device("cpu")
@@ -127,3 +134,16 @@ class TestPackageVersion:
 
     def test_what_is_not_there(self):
         assert runtime.package_version("no_such_package") is None
+
+
+@pytest.mark.parametrize(("told", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False), (None, False)])
+def test_networks_compute_in_bfloat16_by_themselves_only_where_the_processor_can(monkeypatch, told, expected):
+    if told is None:  # as older releases of torch are
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert is_mixed(cpu, "auto") == expected
+    assert is_mixed(gpu, "auto")
+    assert is_mixed(cpu, "mixed")
+    assert not is_mixed(gpu, "float32")

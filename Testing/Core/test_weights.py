@@ -33,7 +33,9 @@ def test_the_same_network_comes_back_ready_for_use(written):
     image = torch.rand(1, 1, 8, 9, 10)
     for name in (path, str(path)):
         loaded = load_network(name, architecture="masr-net")
-        torch.testing.assert_close(loaded(image), network(image), atol=0, rtol=0)
+        torch.testing.assert_close(loaded.state_dict(), network.state_dict(), atol=0, rtol=0)
+        # Another memory layout may add up in another order.
+        torch.testing.assert_close(loaded(image), network(image), atol=1e-5, rtol=1e-5)
     assert loaded.settings == SMALL
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
