@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import torch
@@ -21,6 +22,8 @@ PAIRS = tuple(
 )
 # Noise below which features count as constant: images go from 0 to 1, and features are about as large.
 _LEAST_NOISE = 1e-5
+# Of volumes larger than this a training keeps little: what is within a stage is computed again on the way back.
+LARGE_VOXELS = 128**3
 # Values of h^s that are held at once: few enough for a small machine, enough to make the operations worth their start.
 _CHUNK_VALUES = 2**23
 
@@ -93,13 +96,12 @@ class MasrNet(nn.Module):
 
     def describe(self, image: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """(B, 24, D, H, W): descriptors, from an image and its coarse features."""
-        h = self.features(image, coarse)
+        h = _in_stages(self.features, image, coarse)
         similar = [
             self_similarity(h, dilation, self.squeeze.weight[0], self.squeeze.bias)
             for dilation in (1, self.settings.dilation)
         ]
-        descriptor: torch.Tensor = self.head(torch.cat(similar, dim=1))
-        return descriptor
+        return _in_stages(self.head, torch.cat(similar, dim=1))
 
 
 def self_similarity(
@@ -141,6 +143,14 @@ def self_similarity(
         slab = padded[:, :, start : min(start + thick, depth) + 2 * dilation]
         slabs.append(checkpoint(_slab, slab, dilation, weight, bias, use_reentrant=False))
     return torch.cat(slabs, dim=2)
+
+
+def _in_stages(stage: Callable[..., torch.Tensor], volume: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    """One stage of the network; of large volumes nothing within it is kept for the way back."""
+    if volume[:, 0].numel() <= LARGE_VOXELS or not torch.is_grad_enabled():
+        return stage(volume, *rest)
+    kept: torch.Tensor = checkpoint(stage, volume, *rest, use_reentrant=False)
+    return kept
 
 
 def _slab(padded: torch.Tensor, dilation: int, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from MMRegCore.config.training import MasrNetTraining
 from MMRegCore.features.mind import mind_ssc
-from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.networks.masrnet import LARGE_VOXELS, MasrNet
 from MMRegCore.training.contrastive import at_places, contrastive_loss, foreground_places, retrieval
 from MMRegCore.training.data import Subjects, TrainingData
 from MMRegCore.training.distributed import Place
@@ -76,10 +77,20 @@ class MasrNetRecipe:
         self._step = int(state["step"])
 
     def _described(self, views: Views, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = [image.to(self._place.device) for image in (views.first, views.second)]
+        if views.first.numel() > LARGE_VOXELS:
+            # One after the other, and again on the way back: only what is at the places is kept of the first meanwhile.
+            one, two = (checkpoint(self._at, image, places, use_reentrant=False) for image in images)
+            return one, two
         with self._place.autocast():
-            both = self.network(torch.cat([views.first, views.second]).to(self._place.device))
+            both = self.network(torch.cat(images))
         one, two = (at_places(part.float(), places) for part in both.split(1))
         return one, two
+
+    def _at(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        with self._place.autocast():
+            described = self.network(image)
+        return at_places(described.float(), places)
 
 
 def make_masrnet(settings: MasrNetTraining, data: TrainingData, place: Place) -> tuple[MasrNetRecipe, Batches]:

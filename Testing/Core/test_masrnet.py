@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from MMRegCore.config.networks import MasrNetSettings
 from MMRegCore.errors import InputError
+from MMRegCore.networks import masrnet
 from MMRegCore.networks.blocks import blur_pool, upsampled
 from MMRegCore.networks.masrnet import _LEAST_NOISE, NEIGHBOURS, PAIRS, MasrNet, self_similarity
 
@@ -126,6 +127,30 @@ def test_every_weight_learns():
     network = MasrNet(SMALL)
     network(torch.rand(1, 1, 16, 16, 16)).square().mean().backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
+
+
+def described_and_kept(network, image):
+    """Descriptors, and how many numbers are kept for the way back."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        described = network(image)
+    return described, sum(kept)
+
+
+def test_large_volumes_are_computed_in_stages_with_the_same_values_and_gradients(monkeypatch):
+    torch.manual_seed(0)
+    network = MasrNet(SMALL).double()
+    image = torch.rand(2, 1, 9, 10, 11, dtype=torch.float64)
+    found = []
+    for large in (10**9, 1):
+        monkeypatch.setattr(masrnet, "LARGE_VOXELS", large)
+        described, kept = described_and_kept(network, image)
+        gradients = torch.autograd.grad(described.square().sum(), list(network.parameters()))
+        found.append((described.detach(), gradients, kept))
+    (values, gradients, much), (again, same, little) = found
+    assert torch.equal(values, again)
+    torch.testing.assert_close(same, gradients)
+    assert little < 0.7 * much
 
 
 def test_blur_pool_is_the_binomial_kernel_at_every_second_place():
