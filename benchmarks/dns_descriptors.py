@@ -19,7 +19,7 @@ from MMRegCore import load_preset
 from MMRegCore.config import DnsSettings
 from MMRegCore.features.dns import dns
 from MMRegCore.features.mind import mind_ssc
-from MMRegCore.methods.descriptors import gaussian_smoothed
+from MMRegCore.features.smoothing import gaussian_smoothed
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.masrnet import MasrNet

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks import record
 from benchmarks.dns_descriptors import methods, subject_pair
 from benchmarks.subjects import subjects
-from MMRegCore.methods.descriptors import gaussian_smoothed
+from MMRegCore.features.smoothing import gaussian_smoothed
 from MMRegCore.preprocess import Prepared
 from MMRegCore.similarity import normalised_mutual_information
 from MMRegCore.simulate.craniotomy import rotation_about

@@ -46,6 +46,11 @@ class BilevelSettings(Settings):
     objective: Literal["similarity", "dice"] = setting(
         "similarity", help="What the validation split judges by; 'dice' needs labels."
     )
+    learned: Literal["all", "regularisation"] = setting(
+        "all",
+        help="Which weights; 'regularisation' leaves those of similarity, labels and known answers as they are set: of "
+        "all weights together only the ratios matter.",
+    )
 
 
 @dataclass(frozen=True)

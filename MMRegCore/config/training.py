@@ -24,6 +24,13 @@ class TrainingSettings(Settings):
         help="'mixed' computes in bfloat16 where that is safe; 'auto' does so on a GPU, and on a "
         "processor that has instructions for it.",
     )
+    averaging: float = setting(
+        0.0,
+        help="Decay of the running average of the weights, which is what is validated and saved; 0 takes the weights "
+        "as they are.",
+        minimum=0,
+        maximum=0.99999,
+    )
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,12 @@ class MasrNetTraining(RecipeSettings):
 
     network: MasrNetSettings = MasrNetSettings()  # noqa: RUF009 - frozen, and one for all
     samples: int = setting(8196, help="Places compared with each other in each pair of images (N^k).", minimum=2)
+    neighbours: float = setting(
+        0.0,
+        help="Weight of Eq. 4 among the places within two voxels, smoothed and at three resolutions, as registration "
+        "compares descriptors; 0 as published.",
+        minimum=0,
+    )
     temperature: float = setting(0.07, help="τ of Eq. 4.", minimum=1e-3, maximum=10)
     validation_pairs: int = setting(8, help="Pairs of images that are scored at each validation.", minimum=1)
     views: ViewSettings = ViewSettings()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
 import torch
-import torch.nn.functional as F
 
 from MMRegCore.config import DnsSettings, McboSettings
 from MMRegCore.features.dns import dns
@@ -43,19 +41,3 @@ def _mask(weight: torch.Tensor) -> torch.Tensor | None:
     """(D, H, W) bool; None where nothing is known of where the image is."""
     mask = weight[0, 0] > 0
     return mask if bool(mask.any()) else None
-
-
-def gaussian_smoothed(volume: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Blur (1, C, D, H, W) by a Gaussian of ``sigma`` voxels, the edge carried on outside."""
-    if sigma == 0:
-        return volume
-    reach = max(round(3 * sigma), 1)
-    weights = [math.exp(-0.5 * (n / sigma) ** 2) for n in range(-reach, reach + 1)]
-    for axis in (2, 3, 4):
-        padding = [0] * 6
-        padding[2 * (4 - axis)] = padding[2 * (4 - axis) + 1] = reach
-        padded, size = F.pad(volume, padding, mode="replicate"), volume.shape[axis]
-        volume = torch.zeros_like(volume)
-        for shift, weight in enumerate(weights):
-            volume.add_(padded.narrow(axis, shift, size), alpha=weight / sum(weights))
-    return volume

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 
 from MMRegCore.config import DnsSettings, Lc2Settings
-from MMRegCore.methods.descriptors import descriptors, gaussian_smoothed
+from MMRegCore.features.smoothing import gaussian_smoothed
+from MMRegCore.methods.descriptors import descriptors
 from MMRegCore.methods.lc2 import agreement_levels, best_pose
 from MMRegCore.methods.solution import Solution
 from MMRegCore.monitor import Monitor

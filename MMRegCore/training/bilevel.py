@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,20 +64,33 @@ def hyper_gradient(
 
 
 class Bilevel:
-    """The weights λ of a loss, and the Adam that moves them; they stay positive, since it moves their logarithms."""
+    """The weights λ of a loss, and the Adam that moves them; they stay positive, since it moves their logarithms.
 
-    def __init__(self, start: Sequence[float], settings: BilevelSettings, place: Place) -> None:
+    Parameters
+    ----------
+    start : mapping of str to float
+        By the names of the loss's terms; a weight of zero is not asked for, and stays so.
+    regularising : collection of str
+        The terms that ask what the displacement is like, not what it matches.
+    settings : BilevelSettings
+    place : Place
+    """
+
+    def __init__(
+        self, start: Mapping[str, float], regularising: Collection[str], settings: BilevelSettings, place: Place
+    ) -> None:
         self._settings, self._place = settings, place
-        start_weights = torch.tensor(list(start), dtype=torch.float32, device=place.device)
-        # What starts at zero is not asked for, and stays so.
-        self._learned = start_weights > 0
-        self._log = torch.where(self._learned, start_weights, 1.0).log().requires_grad_(True)
+        weights = torch.tensor(list(start.values()), dtype=torch.float32, device=place.device)
+        moves = [settings.learned == "all" or name in regularising for name in start]
+        self._moves = torch.tensor(moves, device=place.device) & (weights > 0)
+        self._asked = weights > 0
+        self._log = torch.where(self._asked, weights, 1.0).log().requires_grad_(True)
         self._adam = torch.optim.Adam([self._log], lr=settings.learning_rate, betas=(0.5, 0.999))
 
     @property
     def weights(self) -> torch.Tensor:
         """(n,): λ."""
-        return self._log.detach().exp() * self._learned
+        return self._log.detach().exp() * self._asked
 
     def due(self, step: int) -> bool:
         """Whether λ moves at this step."""
@@ -92,7 +105,7 @@ class Bilevel:
     ) -> None:
         """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3)."""
         weights = self.weights
-        self._log.grad = hyper_gradient(terms, upper, parameters, weights, rate) * weights
+        self._log.grad = hyper_gradient(terms, upper, parameters, weights, rate) * weights * self._moves
         self._place.average_gradients([self._log])  # type: ignore[list-item] # a leaf tensor is all it needs
         self._adam.step()
 

@@ -21,6 +21,7 @@ class GradientGuidedRecipe(PairRecipe):
     """Similarity of the images under the fused field and of their gradient maps under the gradient branch's own."""
 
     architecture = "gradient-guided"
+    regularising = frozenset({"smoothness", "gradient smoothness"})
     network: GradientGuided
 
     def __init__(self, settings: GradientGuidedTraining, validation: Pairs, place: Place) -> None:

@@ -14,6 +14,7 @@ import torch
 from MMRegCore.config.training import TrainingSettings
 from MMRegCore.errors import Cancelled, InputError
 from MMRegCore.monitor import Monitor
+from MMRegCore.training.averaging import Averaged
 from MMRegCore.training.checkpoint import CHECKPOINT, machine_in_words, read_checkpoint, write_checkpoint, write_weights
 from MMRegCore.training.curves import Curves
 from MMRegCore.training.distributed import Place
@@ -69,7 +70,8 @@ def train(
         When the monitor says so.
     """
     place = place or Place(torch.device("cpu"))
-    run = _Run(recipe, settings, folder, place, dict(about or {}))
+    averaged = Averaged(recipe.network, settings.averaging)
+    run = _Run(recipe, averaged, settings, folder, place, dict(about or {}))
     run.begin(resume)
     with _repeatable(place.device):
         while run.step < settings.steps:
@@ -85,6 +87,7 @@ class _Run:
     """The state of a training, and what is written of it."""
 
     recipe: Recipe
+    averaged: Averaged
     settings: TrainingSettings
     folder: Path
     place: Place
@@ -107,6 +110,7 @@ class _Run:
             self.scores = dict(state["scores"])
             self.curves.load_state_dict(state["curves"])
             self.recipe.load_state_dict(state["recipe"])
+            self.averaged.load_state_dict(state["averaged"])
 
     def check_cancelled(self, monitor: Monitor) -> None:
         """Report, and stop all processes at the same step when one is asked to; what was done is kept."""
@@ -124,15 +128,17 @@ class _Run:
     def take(self, losses: dict[str, float]) -> None:
         """Count a step that was done; validate and write where it is time to."""
         self.step += 1
+        self.averaged.update()
         self.curves.add(self.step, losses)
         if self.step % self.settings.validate_every and self.step != self.settings.steps:
             return
-        self.scores = self.recipe.validate()
-        self.curves.close(self.step, self.scores)
-        if self.scores[self.recipe.score] > self.best:
-            self.best = self.scores[self.recipe.score]
-            self._write_weights(BEST)
-        self._write_weights(LAST)
+        with self.averaged.in_place():
+            self.scores = self.recipe.validate()
+            self.curves.close(self.step, self.scores)
+            if self.scores[self.recipe.score] > self.best:
+                self.best = self.scores[self.recipe.score]
+                self._write_weights(BEST)
+            self._write_weights(LAST)
         if self.place.first:
             self.curves.write(self.folder / CURVES)
         self._write_checkpoint()
@@ -165,6 +171,7 @@ class _Run:
             "scores": self.scores,
             "curves": self.curves.state_dict(),
             "recipe": self.recipe.state_dict(),
+            "averaged": self.averaged.state_dict(),
         }
         write_checkpoint(self.folder / CHECKPOINT, state)
 

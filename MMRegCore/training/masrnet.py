@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -13,9 +15,11 @@ from MMRegCore.networks.masrnet import LARGE_VOXELS, MasrNet
 from MMRegCore.training.contrastive import at_places, contrastive_loss, foreground_places, retrieval
 from MMRegCore.training.data import Subjects, TrainingData
 from MMRegCore.training.distributed import Place
+from MMRegCore.training.neighbourhood import neighbourhood_loss, resolutions
 from MMRegCore.training.recipe import Batches, rate_at
 from MMRegCore.training.views import Views, draw_views
 
+Seen = TypeVar("Seen")
 # Places among which the right one is to be found in validation.
 _VALIDATION_PLACES = 2048
 
@@ -45,24 +49,31 @@ class MasrNetRecipe:
         self._mind = sum(_mind_retrieval(views, places) for views, places in self._pairs) / len(self._pairs)
 
     def step(self, batch: tuple[Views, torch.Tensor], generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam on Eq. 4; the batch is a pair of views and the places to compare."""
-        del generator  # everything random is in the batch
+        """One step of Adam on Eq. 4, and where it is asked for, on the same among neighbours."""
         views, places = batch
         for group in self._optimiser.param_groups:
             group["lr"] = rate_at(self._settings, self._step)
-        loss = contrastive_loss(*self._described(views, places), self._settings.temperature)
+        near, temperature = self._settings.neighbours > 0, self._settings.temperature
+        (one, *around_one), (two, *around_two) = self._seen(
+            views, lambda described: [at_places(described, places), *(resolutions(described) if near else [])]
+        )
+        loss = contrastive_loss(one, two, temperature)
+        losses = {"contrastive": loss}
+        if near:
+            losses["neighbours"] = neighbourhood_loss(around_one, around_two, views.foreground, generator, temperature)
+            loss = loss + self._settings.neighbours * losses["neighbours"]
         self._optimiser.zero_grad()
         loss.backward()
         self._place.average_gradients(self.network.parameters())
         self._optimiser.step()
         self._step += 1
-        return {"contrastive": float(loss.detach())}
+        return {name: float(value.detach()) for name, value in losses.items()}
 
     def validate(self) -> dict[str, float]:
         """How often the right place is found among 2048, in pairs never trained on; by MIND-SSC for comparison."""
         self.network.eval()
         with torch.no_grad():
-            scores = [retrieval(*self._described(views, places)) for views, places in self._pairs]
+            scores = [retrieval(*self._seen(views, partial(at_places, places=places))) for views, places in self._pairs]
         self.network.train()
         return {"retrieval": sum(scores) / len(scores), "retrieval of MIND": self._mind}
 
@@ -76,21 +87,19 @@ class MasrNetRecipe:
         self._optimiser.load_state_dict(state["adam"])
         self._step = int(state["step"])
 
-    def _described(self, views: Views, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        images = [image.to(self._place.device) for image in (views.first, views.second)]
-        if views.first.numel() > LARGE_VOXELS:
-            # One after the other, and again on the way back: only what is at the places is kept of the first meanwhile.
-            one, two = (checkpoint(self._at, image, places, use_reentrant=False) for image in images)
-            return one, two
-        with self._place.autocast():
-            both = self.network(torch.cat(images))
-        one, two = (at_places(part.float(), places) for part in both.split(1))
-        return one, two
+    def _seen(self, views: Views, look: Callable[[torch.Tensor], Seen]) -> list[Seen]:
+        """What ``look`` keeps of the descriptors (1, C, n, n, n) of each of the two views."""
 
-    def _at(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        with self._place.autocast():
-            described = self.network(image)
-        return at_places(described.float(), places)
+        def seen(images: torch.Tensor) -> list[Seen]:
+            with self._place.autocast():
+                described = self.network(images)
+            return [look(one) for one in described.float().split(1)]
+
+        images = [image.to(self._place.device) for image in (views.first, views.second)]
+        if views.first.numel() <= LARGE_VOXELS:
+            return seen(torch.cat(images))
+        # One after the other, and again on the way back: only what is looked at is kept of the first meanwhile.
+        return [found for image in images for found in checkpoint(seen, image, use_reentrant=False)]
 
 
 def make_masrnet(settings: MasrNetTraining, data: TrainingData, place: Place) -> tuple[MasrNetRecipe, Batches]:

@@ -25,6 +25,7 @@ class MultiPropRecipe(PairRecipe):
     """The loss of Eq. 8 with the terms of Eqs. 11 and 12."""
 
     architecture = "multiprop"
+    regularising = frozenset({"smoothness", "folding", "latent"})
     network: MultiProp
 
     def __init__(self, settings: MultiPropTraining, validation: Pairs, place: Place) -> None:

@@ -15,6 +15,7 @@ from MMRegCore.config.pair_training import PairSettings, PairTraining
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.networks.flow import warp
+from MMRegCore.networks.weights import with_channels_together
 from MMRegCore.similarity import dice
 from MMRegCore.training.bilevel import Bilevel
 from MMRegCore.training.data import Subject, TrainingData
@@ -43,6 +44,8 @@ class PairRecipe(ABC):
     """
 
     architecture: str
+    # Terms of the loss that ask what the displacement is like, not what it matches.
+    regularising: frozenset[str] = frozenset({"smoothness"})
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class PairRecipe(ABC):
         weights: Mapping[str, float],
         place: Place,
     ) -> None:
-        self.network, self.network_settings = network.to(place.device), network_settings
+        self.network, self.network_settings = with_channels_together(network.to(place.device)), network_settings
         self._settings, self._place, self._validation = settings, place, validation
         if settings.labels > 0:
             weights = {**weights, "labels": settings.labels}
@@ -61,7 +64,7 @@ class PairRecipe(ABC):
             weights = {**weights, "known": settings.known}
         self._names = tuple(weights)
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
-        self._bilevel = Bilevel(list(weights.values()), settings.bilevel, place)
+        self._bilevel = Bilevel(weights, self.regularising, settings.bilevel, place)
         self._steps = 0
         self._pairs = validation.all_of(_VALIDATED)
         labelled = self._pairs[0].fixed_labels is not None

@@ -12,6 +12,12 @@ from MMRegCore.training.distributed import Place
 PLACE = Place(torch.device("cpu"))
 
 
+def bilevel_of(*weights, regularising=(), **settings):
+    """Terms by the names 0, 1, …"""
+    named = {str(number): weight for number, weight in enumerate(weights)}
+    return Bilevel(named, regularising, BilevelSettings(**settings), PLACE)
+
+
 class Quadratic:
     """Lower level: λ₀ ½|w - a|² + λ₁ ½ wᵀ A w; upper level: ½|w - b|²."""
 
@@ -99,7 +105,7 @@ def test_learned_weights_find_the_better_compromise():
     def upper():
         return 0.5 * (w - a).square().sum()
 
-    bilevel = Bilevel([1.0, 5.0], BilevelSettings(every=1, learning_rate=0.05), PLACE)
+    bilevel = bilevel_of(1.0, 5.0, every=1, learning_rate=0.05)
     optimiser = torch.optim.SGD([w], lr=0.05)
     for _ in range(150):
         bilevel.update(terms, upper, [w], rate=0.05)
@@ -114,15 +120,30 @@ def test_learned_weights_find_the_better_compromise():
 
 def test_weights_of_zero_stay_so_and_all_others_positive():
     problem = Quadratic()
-    bilevel = Bilevel([0.0, 1e-3], BilevelSettings(every=1, learning_rate=0.5), PLACE)
+    bilevel = bilevel_of(0.0, 1e-3, every=1, learning_rate=0.5)
     for _ in range(20):
         bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
     assert bilevel.weights[0] == 0
     assert bilevel.weights[1] > 0
 
 
+def test_weights_that_are_not_learned_stay_as_they_were_set():
+    """Only the ratios of all weights matter: what is compared may keep its own while the regularisation moves."""
+    problem = Quadratic()
+    both, second = (
+        bilevel_of(0.7, 1.9, regularising={"1"}, every=1, learning_rate=0.1, learned=which)
+        for which in ("all", "regularisation")
+    )
+    for bilevel in (both, second):
+        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
+    assert float(second.weights[0]) == pytest.approx(0.7, rel=1e-6)
+    assert abs(float(both.weights[0]) - 0.7) > 0.01
+    assert second.weights[1] == both.weights[1]
+    assert abs(float(second.weights[1]) - 1.9) > 0.01
+
+
 def test_when_it_is_due():
-    never, third = (Bilevel([1.0], BilevelSettings(every=n), PLACE) for n in (0, 3))
+    never, third = (bilevel_of(1.0, every=n) for n in (0, 3))
     assert [never.due(step) for step in range(4)] == [False] * 4
     assert [third.due(step) for step in range(4)] == [True, False, False, True]
 
@@ -134,7 +155,7 @@ def test_its_state_is_all_that_it_has():
         for _ in range(count):
             bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
 
-    first, second = (Bilevel([1.0, 2.0], BilevelSettings(every=1, learning_rate=0.1), PLACE) for _ in range(2))
+    first, second = (bilevel_of(1.0, 2.0, every=1, learning_rate=0.1) for _ in range(2))
     advance(first, 3)
     second.load_state_dict(deepcopy(first.state_dict()))
     advance(first, 2)

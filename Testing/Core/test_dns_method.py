@@ -12,8 +12,9 @@ from MMRegCore.config import DnsSettings, Lc2Settings, McboSettings, Registratio
 from MMRegCore.config.networks import MasrNetSettings
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import Cancelled, InputError
+from MMRegCore.features.smoothing import gaussian_smoothed
 from MMRegCore.geometry import Grid
-from MMRegCore.methods.descriptors import descriptors, gaussian_smoothed
+from MMRegCore.methods.descriptors import descriptors
 from MMRegCore.methods.dns import dns
 from MMRegCore.methods.mcbo import mcbo
 from MMRegCore.methods.solve import solve

@@ -150,14 +150,15 @@ def test_subjects_are_read_once_and_let_go_when_memory_is_short(tmp_path, monkey
 
 
 def test_masr_net_learns_the_same_from_large_cubes_of_which_little_is_kept(by_folder, tmp_path, monkeypatch):
-    settings = with_changes(MasrNetTraining(), {**SMALL, "training.precision": "float32"})
+    settings = with_changes(MasrNetTraining(), {**SMALL, "training.precision": "float32", "neighbours": 1.0})
     whole = run_training("masr-net", settings, by_folder, tmp_path / "whole")
     monkeypatch.setattr(masrnet_training, "LARGE_VOXELS", 16**3 - 1)
     again = run_training("masr-net", settings, by_folder, tmp_path / "again")
     assert again == pytest.approx(whole, abs=1e-4)
-    losses = [read_curves(tmp_path / name / "curves.csv")["training", "contrastive"] for name in ("whole", "again")]
-    assert [step for step, _ in losses[0]] == [2, 4]
-    assert losses[1] == [(step, pytest.approx(loss, rel=1e-3)) for step, loss in losses[0]]
+    for kind in ("contrastive", "neighbours"):
+        losses = [read_curves(tmp_path / name / "curves.csv")["training", kind] for name in ("whole", "again")]
+        assert [step for step, loss in losses[0] if loss > 0] == [2, 4]
+        assert losses[1] == [(step, pytest.approx(loss, rel=1e-3)) for step, loss in losses[0]]
 
 
 def test_masr_net_trains_resumes_and_loads_again(by_folder, tmp_path):

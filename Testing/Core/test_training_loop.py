@@ -81,9 +81,10 @@ def files(folder):
     return {**cards, **others}
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.8])
 @pytest.mark.parametrize("at", [1, 7, 10, 13])
-def test_an_interrupted_training_ends_as_an_uninterrupted_one_bit_by_bit(tmp_path, at):
-    settings = TrainingSettings(steps=20, validate_every=5, seed=3)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one_bit_by_bit(tmp_path, at, averaging):
+    settings = TrainingSettings(steps=20, validate_every=5, seed=3, averaging=averaging)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -96,6 +97,36 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one_bit_by_bit(tmp_pat
     first, second = (read_checkpoint(folder / "checkpoint.pt", CPU) for folder in (whole, parts))
     for name, tensor in first["recipe"]["net"].items():
         assert torch.equal(tensor, second["recipe"]["net"][name])
+
+
+def test_what_is_saved_and_scored_is_the_running_average_of_the_weights(tmp_path):
+    """avg ← d avg + (1 - d) w with d = min(0.9, t / (t + 10)), while the training itself goes on as without."""
+    seen = []
+
+    class Watched(Line):
+        def step(self, batch, generator):
+            losses = super().step(batch, generator)
+            seen.append({name: value.clone() for name, value in self.network.state_dict().items()})
+            return losses
+
+    folders = [tmp_path / "plain", tmp_path / "averaged"]
+    for folder, averaging in zip(folders, (0.0, 0.9), strict=True):
+        folder.mkdir()
+        train(Watched(), batches, TrainingSettings(steps=30, validate_every=30, averaging=averaging), folder)
+    plain, averaged = seen[:30], seen[30:]
+    assert all(torch.equal(one[n], two[n]) for one, two in zip(plain, averaged, strict=True) for n in one)
+    expected = {name: value.clone() for name, value in Line().network.state_dict().items()}
+    for step, weights in enumerate(averaged, start=1):
+        decay = min(0.9, step / (step + 10))
+        expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in expected}
+    saved = [load_file(folder / "last.safetensors") for folder in folders]
+    torch.testing.assert_close(saved[1], expected)
+    assert all(torch.equal(saved[0][name], plain[-1][name]) for name in expected)
+    line = Line()
+    line.network.load_state_dict(expected)
+    scores = [json.loads((folder / "last.json").read_text())["scores"]["closeness"] for folder in folders]
+    assert scores[1] == pytest.approx(line.validate()["closeness"], rel=1e-4)
+    assert scores[0] != scores[1]
 
 
 def test_another_seed_is_another_training(tmp_path):
