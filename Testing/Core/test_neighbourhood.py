@@ -14,6 +14,11 @@ def stream(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def at(volume, place):
+    d, h, w = place
+    return volume[0, :, d, h, w]
+
+
 def by_hand(one, two, foreground, temperature):
     """Eq. 4 for one resolution, place by place, the others being the 124 around it."""
     total, count = 0.0, 0
@@ -22,7 +27,7 @@ def by_hand(one, two, foreground, temperature):
             continue
         for own, other in ((one, two), (two, one)):
             likeness = {
-                step: float(own[0, :, *place] @ other[0, :, *(p + s for p, s in zip(place, step, strict=True))])
+                step: float(at(own, place) @ at(other, [p + s for p, s in zip(place, step, strict=True)]))
                 for step in product(range(-REACH, REACH + 1), repeat=3)
             }
             share = sum(math.exp(value / temperature) for value in likeness.values())
