@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +20,14 @@ def hyper_gradient(
     upper: Callable[[], torch.Tensor],
     parameters: Sequence[torch.Tensor],
     weights: torch.Tensor,
-    rate: float,
+    rates: Sequence[torch.Tensor],
+    longest: float = math.inf,
 ) -> torch.Tensor:
     """How the upper objective changes with the weights of the loss, by one step of the lower level (Eqs. 17 to 22).
 
-    With f(λ, w) = λ · terms(w) and w' = w − rate · ∂f/∂w it is −rate · ∂²f/∂λ∂w · ∂F(w')/∂w'; the product with the
-    second derivative is a central difference of ∂f/∂λ, which here is ``terms`` itself, along v = ∂F/∂w' with
-    ε = 0.01 / |v|.
+    With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'; the product with the
+    second derivative is a central difference of ∂f/∂λ, which here is ``terms`` itself, along v with ε = 0.01 / |v|.
+    In the paper s is one number; here each parameter has its own, as in the step that Adam takes.
 
     Parameters
     ----------
@@ -37,22 +39,27 @@ def hyper_gradient(
         Those of the network that require gradients; as they were on return.
     weights : Tensor, (n,)
         λ.
-    rate : float
-        Of the lower level's step.
+    rates : sequence of Tensor
+        s: the size of the lower level's step for each number of each parameter, or one for all of it.
+    longest : float
+        The lower level cuts gradients ∂f/∂w to this length before it steps.
 
     Returns
     -------
     Tensor, (n,)
     """
-    used = [p for p in parameters if p.requires_grad]
+    used, sizes = [p for p in parameters if p.requires_grad], list(rates)
+    sizes = [size for size, p in zip(sizes, parameters, strict=True) if p.requires_grad]
     before = [p.detach().clone() for p in used]
     try:
-        _move(used, before, _gradients((weights * terms()).sum(), used), -rate)
-        direction = _gradients(upper(), used)
-        length = torch.stack([d.norm() for d in direction]).norm()
-        if float(length) == 0:
+        descent = _gradients((weights * terms()).sum(), used)
+        cut = min(1.0, longest / max(_length(descent), 1e-12))
+        _move(used, before, _scaled(descent, sizes), -cut)
+        direction = _scaled(_gradients(upper(), used), sizes)
+        length = _length(direction)
+        if length == 0:
             return torch.zeros_like(weights)
-        epsilon = _STEP_LENGTH / float(length)
+        epsilon = _STEP_LENGTH / length
         with torch.no_grad():
             _move(used, before, direction, epsilon)
             ahead = terms()
@@ -60,7 +67,24 @@ def hyper_gradient(
             behind = terms()
     finally:
         _move(used, before, before, 0.0)
-    return -rate * (ahead - behind) / (2 * epsilon)
+    return -cut * (ahead - behind) / (2 * epsilon)
+
+
+def rates_of_adam(optimiser: torch.optim.Adam) -> list[torch.Tensor]:
+    """How far Adam goes for each unit of gradient, number by number: its rate over the root of its second moment.
+
+    The moments are those of the steps so far; a parameter that has not moved yet does not.
+    """
+    rates = []
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            state = optimiser.state.get(parameter, {})
+            if not state:
+                rates.append(torch.zeros_like(parameter))
+                continue
+            unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+            rates.append(group["lr"] / (unbiased.sqrt() + group["eps"]))
+    return rates
 
 
 class Bilevel:
@@ -93,19 +117,21 @@ class Bilevel:
         return self._log.detach().exp() * self._asked
 
     def due(self, step: int) -> bool:
-        """Whether λ moves at this step."""
-        return self._settings.every > 0 and step % self._settings.every == 0
+        """Whether λ moves at this step; not at the first, when nothing is known of the lower level's steps."""
+        return self._settings.every > 0 and step > 0 and step % self._settings.every == 0
 
     def update(
         self,
         terms: Callable[[], torch.Tensor],
         upper: Callable[[], torch.Tensor],
         parameters: Sequence[torch.Tensor],
-        rate: float,
+        rates: Sequence[torch.Tensor],
+        longest: float = math.inf,
     ) -> None:
         """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3)."""
         weights = self.weights
-        self._log.grad = hyper_gradient(terms, upper, parameters, weights, rate) * weights * self._moves
+        gradient = hyper_gradient(terms, upper, parameters, weights, rates, longest)
+        self._log.grad = gradient * weights * self._moves
         self._place.average_gradients([self._log])  # type: ignore[list-item] # a leaf tensor is all it needs
         self._adam.step()
 
@@ -123,6 +149,14 @@ class Bilevel:
 def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def _length(directions: Sequence[torch.Tensor]) -> float:
+    return float(torch.stack([direction.norm() for direction in directions]).norm())
+
+
+def _scaled(directions: Sequence[torch.Tensor], sizes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [size * direction for direction, size in zip(directions, sizes, strict=True)]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.networks.flow import warp
 from MMRegCore.networks.weights import with_channels_together
 from MMRegCore.similarity import dice
-from MMRegCore.training.bilevel import Bilevel
+from MMRegCore.training.bilevel import Bilevel, rates_of_adam
 from MMRegCore.training.data import Subject, TrainingData
 from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import folding_loss, jacobian_determinant, known_loss, mind_loss, soft_dice_loss
@@ -93,7 +93,7 @@ class PairRecipe(ABC):
             group["lr"] = rate
         pair = batch.to(self._place.device)
         if self._bilevel.due(self._steps):
-            self._learn_weights(pair, generator, rate)
+            self._learn_weights(pair, generator)
         weights = self._bilevel.weights
         found = self.terms(pair)
         loss = (self._together(found) * weights).sum()
@@ -157,7 +157,7 @@ class PairRecipe(ABC):
             terms["known"] = known_loss(pair.fixed, displacement, pair.displacement_voxel)
         return terms
 
-    def _learn_weights(self, pair: Pair, generator: torch.Generator, rate: float) -> None:
+    def _learn_weights(self, pair: Pair, generator: torch.Generator) -> None:
         judged = self._validation.draw(generator).to(self._place.device)
         seed = int(torch.randint(2**62, (), generator=generator))
 
@@ -167,7 +167,13 @@ class PairRecipe(ABC):
                 torch.manual_seed(seed)
                 return self._together(self.terms(pair))
 
-        self._bilevel.update(terms, lambda: self.upper(judged), list(self.network.parameters()), rate)
+        self._bilevel.update(
+            terms,
+            lambda: self.upper(judged),
+            list(self.network.parameters()),
+            rates_of_adam(self._optimiser),
+            self._settings.longest_gradient,
+        )
 
     def _together(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return torch.stack([found[name].float() for name in self._names])

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from MMRegCore.config.pair_training import BilevelSettings
-from MMRegCore.training.bilevel import Bilevel, hyper_gradient
+from MMRegCore.training.bilevel import Bilevel, hyper_gradient, rates_of_adam
 from MMRegCore.training.distributed import Place
 
 PLACE = Place(torch.device("cpu"))
+RATES = [torch.tensor(0.1)]
 
 
 def bilevel_of(*weights, regularising=(), **settings):
@@ -35,15 +36,16 @@ class Quadratic:
         return 0.5 * (self.w - self.b).square().sum()
 
 
-def test_the_hyper_gradient_is_the_exact_one_of_a_step():
-    """By automatic differentiation through the step w' = w - s ∂f/∂w, Eqs. 20 and 21."""
-    problem, rate = Quadratic(), 0.05
+@pytest.mark.parametrize("rate", [torch.tensor(0.05).double(), torch.tensor([0.05, 0.0, 0.2, 0.01]).double()])
+def test_the_hyper_gradient_is_the_exact_one_of_a_step(rate):
+    """By automatic differentiation through the step w' = w - s ∂f/∂w, Eqs. 20 and 21; s one, or of each parameter."""
+    problem = Quadratic()
     weights = torch.tensor([0.7, 1.9], dtype=torch.float64, requires_grad=True)
     gradient = weights[0] * (problem.w - problem.a) + weights[1] * (problem.matrix @ problem.w)
     after = problem.w - rate * gradient
     exact = torch.autograd.grad(0.5 * (after - problem.b).square().sum(), weights)[0]
     start = problem.w.detach().clone()
-    found = hyper_gradient(problem.terms, problem.upper, [problem.w], weights.detach(), rate)
+    found = hyper_gradient(problem.terms, problem.upper, [problem.w], weights.detach(), [rate])
     # Differences of a quadratic function are exact, whatever their step.
     torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-12)
     assert torch.equal(problem.w.detach(), start)
@@ -71,14 +73,37 @@ def test_the_hyper_gradient_through_a_network():
         lambda: (network(x_judge) - y_judge).square().mean(),
         parameters,
         weights.detach(),
-        rate,
+        [torch.tensor(rate)] * len(parameters),
     )
     torch.testing.assert_close(found, exact, rtol=2e-2, atol=1e-4)
 
 
+def test_a_gradient_that_is_cut_makes_a_shorter_step():
+    """As the training cuts it before Adam steps: the direction stays, so the whole is a smaller rate."""
+    problem, weights = Quadratic(), torch.tensor([0.7, 1.9], dtype=torch.float64)
+    longest = 0.1 * float(torch.autograd.grad((weights * problem.terms()).sum(), problem.w)[0].norm())
+    cut = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, RATES, longest)
+    shorter = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, [0.1 * RATES[0]])
+    torch.testing.assert_close(cut, shorter)
+
+
+def test_the_rates_are_the_step_that_adam_takes():
+    """Without momentum, its next step is the rate times the gradient, number by number."""
+    w, unused = torch.randn(5, requires_grad=True), torch.zeros(2, requires_grad=True)
+    adam = torch.optim.Adam([w, unused], lr=0.03, betas=(0.0, 0.9))
+    random = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        before, w.grad = w.detach().clone(), torch.randn(5, generator=random)
+        adam.step()
+    rates = rates_of_adam(adam)
+    torch.testing.assert_close(before - w.detach(), rates[0] * w.grad)
+    assert torch.equal(rates[1], torch.zeros(2))
+
+
 def test_where_the_upper_level_is_at_rest_nothing_moves():
     problem = Quadratic()
-    found = hyper_gradient(problem.terms, lambda: 0 * problem.w.sum(), [problem.w], torch.ones(2).double(), 0.1)
+    weights = torch.ones(2).double()
+    found = hyper_gradient(problem.terms, lambda: 0 * problem.w.sum(), [problem.w], weights, RATES)
     assert not found.any()
 
 
@@ -90,7 +115,7 @@ def test_parameters_are_given_back_when_a_loss_fails():
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
-        hyper_gradient(problem.terms, fails, [problem.w], torch.ones(2).double(), 0.1)
+        hyper_gradient(problem.terms, fails, [problem.w], torch.ones(2).double(), RATES)
     assert torch.equal(problem.w.detach(), start)
 
 
@@ -108,7 +133,7 @@ def test_learned_weights_find_the_better_compromise():
     bilevel = bilevel_of(1.0, 5.0, every=1, learning_rate=0.05)
     optimiser = torch.optim.SGD([w], lr=0.05)
     for _ in range(150):
-        bilevel.update(terms, upper, [w], rate=0.05)
+        bilevel.update(terms, upper, [w], [torch.tensor(0.05)])
         loss = (bilevel.weights * terms()).sum()
         optimiser.zero_grad()
         loss.backward()
@@ -122,7 +147,7 @@ def test_weights_of_zero_stay_so_and_all_others_positive():
     problem = Quadratic()
     bilevel = bilevel_of(0.0, 1e-3, every=1, learning_rate=0.5)
     for _ in range(20):
-        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
+        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], RATES)
     assert bilevel.weights[0] == 0
     assert bilevel.weights[1] > 0
 
@@ -135,7 +160,7 @@ def test_weights_that_are_not_learned_stay_as_they_were_set():
         for which in ("all", "regularisation")
     )
     for bilevel in (both, second):
-        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
+        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], RATES)
     assert float(second.weights[0]) == pytest.approx(0.7, rel=1e-6)
     assert abs(float(both.weights[0]) - 0.7) > 0.01
     assert second.weights[1] == both.weights[1]
@@ -145,7 +170,7 @@ def test_weights_that_are_not_learned_stay_as_they_were_set():
 def test_when_it_is_due():
     never, third = (bilevel_of(1.0, every=n) for n in (0, 3))
     assert [never.due(step) for step in range(4)] == [False] * 4
-    assert [third.due(step) for step in range(4)] == [True, False, False, True]
+    assert [third.due(step) for step in range(4)] == [False, False, False, True]
 
 
 def test_its_state_is_all_that_it_has():
@@ -153,7 +178,7 @@ def test_its_state_is_all_that_it_has():
 
     def advance(bilevel, count):
         for _ in range(count):
-            bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], rate=0.1)
+            bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], RATES)
 
     first, second = (bilevel_of(1.0, 2.0, every=1, learning_rate=0.1) for _ in range(2))
     advance(first, 3)
