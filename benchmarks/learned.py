@@ -18,6 +18,7 @@ import SimpleITK as sitk
 import torch
 
 from benchmarks import record
+from benchmarks.accuracy import read_rows, write_rows
 from benchmarks.dns_descriptors import evidence_around
 from benchmarks.dns_descriptors import methods as descriptors
 from benchmarks.subjects import Subject, dice_of, subjects, template
@@ -39,6 +40,7 @@ from MMRegCore.warp import warp
 
 TRAINED = record.ROOT / "build" / "learned"
 CURVES = record.RESULTS / "learned"
+_ROWS = CURVES / "rows.jsonl"
 # Structures whose surfaces are compared, left and right together.
 _SURFACES = {
     "cortex": (3, 42),
@@ -63,7 +65,10 @@ def main() -> None:
 
 
 def accuracy() -> None:
-    """Dice, surface distance and folds of every method on the test subjects: ``results/learned``."""
+    """Dice, surface distance and folds of every method on the test subjects: ``results/learned``.
+
+    Trainings take hours: a method whose weights are not here keeps the row that it had.
+    """
     methods: dict[str, Field] = {"affine only": lambda pair: torch.zeros(1, 3, *pair.grid.shape)}
     for name, path, architecture in _weights():
         methods[name] = network_of(path, architecture)
@@ -74,13 +79,15 @@ def accuracy() -> None:
     if "multiprop" in methods:
         methods["multiprop without the constraint"] = _unconstrained(TRAINED / "multiprop" / LAST)
     pairs, judging = list(pairs_with_template()), list(pairs_with_template("validation"))
-    rows = []
+    rows = read_rows(_ROWS)
     for name, field in methods.items():
-        rows.append({"method": name, "Dice, validation": measured(field, judging)["Dice"], **measured(field, pairs)})
-        print(rows[-1], flush=True)
+        scores = {"Dice, validation": measured(field, judging)["Dice"], **measured(field, pairs)}
+        rows[name] = {"case": name, **scores, "measured": record.when()}
+        write_rows(_ROWS, rows)
+        print(rows[name], flush=True)
     record.write(
         "learned",
-        rows,
+        [{"method": row["case"], **{key: row[key] for key in row if key != "case"}} for row in rows.values()],
         "Subjects 13 to 16 (T2, never trained on) to the atlas, subject 2 (T1), 2 mm, aligned beforehand by the affine "
         "registration of antspyx; means over the four. Validation: the same of subjects 11 and 12. Dice over 13 "
         "structures; ASD: average symmetric surface "

@@ -43,6 +43,11 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str, command: str | 
     print("\n".join(table(rows)), flush=True)
 
 
+def when() -> str:
+    """Date and commit of what is measured now, for rows that are kept while others are measured again."""
+    return f"{datetime.now(timezone.utc).date()} {_commit()}"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Lines of a Markdown table, with a column for every key that a row has."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
