@@ -42,6 +42,11 @@ class BilevelSettings(Settings):
     """The upper level: the weights of the loss, learned on the validation split (MultiPropReg, Algorithm 1)."""
 
     every: int = setting(0, help="Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
+    begin: int = setting(
+        1,
+        help="Step of the first of them: until a network has learned something, more smoothness is always better.",
+        minimum=1,
+    )
     learning_rate: float = setting(1e-4, help="Of Adam on the logarithms of the weights.", minimum=0, maximum=1)
     objective: Literal["similarity", "dice"] = setting(
         "similarity", help="What the validation split judges by; 'dice' needs labels."

@@ -118,7 +118,8 @@ class Bilevel:
 
     def due(self, step: int) -> bool:
         """Whether λ moves at this step; not at the first, when nothing is known of the lower level's steps."""
-        return self._settings.every > 0 and step > 0 and step % self._settings.every == 0
+        every, begin = self._settings.every, self._settings.begin
+        return every > 0 and step >= begin and step % every == 0
 
     def update(
         self,

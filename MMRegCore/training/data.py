@@ -145,18 +145,21 @@ def _by_folder(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
     missing = [name for name in SPLITS if not (folder / name).is_dir()]
     if missing:
         raise InputError(f"expected {DATASET_FILE}, or the folders {' and '.join(SPLITS)}; got {folder} without")
-    training, validation = (
-        [_subject_in(path) for path in sorted((folder / name).iterdir()) if path.is_dir()] for name in SPLITS
-    )
+    training, validation = ([_subject_in(path) for path in _shown(folder / name) if path.is_dir()] for name in SPLITS)
     return training, validation
 
 
 def _subject_in(folder: Path) -> SubjectFiles:
-    files = {stem_of(path): path for path in sorted(folder.iterdir()) if path.name.lower().endswith(WRITABLE_SUFFIXES)}
+    files = {stem_of(path): path for path in _shown(folder) if path.name.lower().endswith(WRITABLE_SUFFIXES)}
     if not files:
         raise InputError(f"expected images ({', '.join(WRITABLE_SUFFIXES)}); got none in {folder}")
     labels = files.pop(LABELS, None)
     return SubjectFiles(folder.name, files, labels)
+
+
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder, but for hidden names: copies that are being written, and what macOS leaves on disks."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _learn2reg(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:

@@ -171,6 +171,8 @@ def test_when_it_is_due():
     never, third = (bilevel_of(1.0, every=n) for n in (0, 3))
     assert [never.due(step) for step in range(4)] == [False] * 4
     assert [third.due(step) for step in range(4)] == [False, False, False, True]
+    later = bilevel_of(1.0, every=2, begin=5)
+    assert [step for step in range(10) if later.due(step)] == [6, 8]
 
 
 def test_its_state_is_all_that_it_has():

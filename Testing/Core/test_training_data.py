@@ -126,6 +126,16 @@ def test_what_is_wrong_in_a_folder_is_told(by_folder, tmp_path):
         read_training_data(by_folder)
 
 
+def test_hidden_files_are_no_images(by_folder):
+    """macOS writes ._NAME beside every file on a foreign disk; a file that is being written is hidden, too."""
+    before = read_training_data(by_folder)
+    (by_folder / "training" / "t0" / "._t1.nii.gz").write_bytes(b"\0\5\26\7")
+    (by_folder / "validation" / ".cache").mkdir()
+    after = read_training_data(by_folder)
+    assert set(after.training[0].images) == {"t1", "flair"}
+    assert after.validation.names == before.validation.names
+
+
 def test_images_of_a_subject_must_lie_on_one_grid(by_folder):
     write_volume(image(1, Grid((10, 20, 22), np.eye(4))), by_folder / "training" / "t0" / "flair.nrrd")
     with pytest.raises(GeometryError, match="expected the images and labels of 't0' on one grid"):
