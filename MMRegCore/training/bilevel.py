@@ -11,9 +11,6 @@ import torch
 from MMRegCore.config.pair_training import BilevelSettings
 from MMRegCore.training.distributed import Place
 
-# The finite difference of Eq. 22 steps this far in the space of the network's weights.
-_STEP_LENGTH = 1e-2
-
 
 def hyper_gradient(
     terms: Callable[[], torch.Tensor],
@@ -25,9 +22,10 @@ def hyper_gradient(
 ) -> torch.Tensor:
     """How the upper objective changes with the weights of the loss, by one step of the lower level (Eqs. 17 to 22).
 
-    With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'; the product with the
-    second derivative is a central difference of ∂f/∂λ, which here is ``terms`` itself, along v with ε = 0.01 / |v|.
-    In the paper s is one number; here each parameter has its own, as in the step that Adam takes.
+    With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'. The paper takes the
+    product with the second derivative for a difference along v (Eq. 22); since f is linear in λ it is, for each term,
+    that of its gradient with v, and needs no step to be chosen. In the paper s is one number; here each parameter has
+    its own, as in the step that Adam takes.
 
     Parameters
     ----------
@@ -50,24 +48,18 @@ def hyper_gradient(
     """
     used, sizes = [p for p in parameters if p.requires_grad], list(rates)
     sizes = [size for size, p in zip(sizes, parameters, strict=True) if p.requires_grad]
+    found = terms()
+    slopes = [_gradients(term, used, again=True) for term in found]
+    descent = [sum(w * g for w, g in zip(weights, each, strict=True)) for each in zip(*slopes, strict=True)]
+    cut = min(1.0, longest / max(_length(descent), 1e-12))
     before = [p.detach().clone() for p in used]
     try:
-        descent = _gradients((weights * terms()).sum(), used)
-        cut = min(1.0, longest / max(_length(descent), 1e-12))
         _move(used, before, _scaled(descent, sizes), -cut)
         direction = _scaled(_gradients(upper(), used), sizes)
-        length = _length(direction)
-        if length == 0:
-            return torch.zeros_like(weights)
-        epsilon = _STEP_LENGTH / length
-        with torch.no_grad():
-            _move(used, before, direction, epsilon)
-            ahead = terms()
-            _move(used, before, direction, -epsilon)
-            behind = terms()
     finally:
         _move(used, before, before, 0.0)
-    return -cut * (ahead - behind) / (2 * epsilon)
+    products = [torch.stack([(g * v).sum() for g, v in zip(slope, direction, strict=True)]) for slope in slopes]
+    return -cut * torch.stack(products).sum(dim=1).to(weights.dtype)
 
 
 def rates_of_adam(optimiser: torch.optim.Adam) -> list[torch.Tensor]:
@@ -147,8 +139,11 @@ class Bilevel:
         self._adam.load_state_dict(state["adam"])
 
 
-def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor], *, again: bool = False) -> list[torch.Tensor]:
+    """Zeros where the loss does not depend on a parameter; ``again`` keeps what the next of its gradients needs."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(p) for p in parameters]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=again)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 

@@ -162,7 +162,7 @@ class PairRecipe(ABC):
         seed = int(torch.randint(2**62, (), generator=generator))
 
         def terms() -> torch.Tensor:
-            # Latents are sampled: the same draw each time, or the differences would be noise.
+            # Latents are sampled: from a stream of their own, so that the step itself draws as it would without.
             with torch.random.fork_rng(devices=[self._place.device] if self._place.device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 return self._together(self.terms(pair))
