@@ -21,6 +21,17 @@ class MasrNetSettings(Settings):
         2, help="Distance of the dilated neighbours; the direct ones are 1 away.", unit="voxel", minimum=2, maximum=8
     )
 
+    context: int = setting(
+        0,
+        help="Channels in which the decoder itself says, beside the descriptor, which structure a place lies in; "
+        "neighbours compared with each other cannot say it. 0 as published.",
+        minimum=0,
+        maximum=256,
+    )
+    context_weight: float = setting(
+        1.0, help="Length of the context, that of the descriptor beside it being 1.", minimum=0, maximum=100
+    )
+
     def check_together(self) -> None:
         """Raise `InputError` unless there are the four resolutions that the network has."""
         if len(self.channels) != 4:
@@ -104,4 +115,10 @@ class LapIrnSettings(Settings):
         0.4, help="Largest component of a level's field, in halves of the image's size.", minimum=0.01, maximum=2
     )
     diffeomorphic: bool = setting(False, help="Whether the fields are velocities, which are integrated.")
+    inputs: Literal["images", "descriptors"] = setting(
+        "images",
+        help="What the levels see; 'descriptors' are those of MASR-Net at the resolution of the images, and the field "
+        "is found at half of it.",
+    )
+    describer: MasrNetSettings = MasrNetSettings()
     trained_on: TrainedOn = TrainedOn()

@@ -63,9 +63,6 @@ class PairTraining(RecipeSettings):
     """Base of the trainings on pairs of images."""
 
     pairs: PairSettings = PairSettings()
-    longest_gradient: float = setting(
-        1.0, help="Longer gradients are cut to this length: one strange pair must not throw the network.", minimum=1e-6
-    )
     mind_radius: int = setting(2, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
     labels: float = setting(

@@ -11,6 +11,8 @@ from torch import nn
 from MMRegCore.config.networks import LapIrnSettings
 from MMRegCore.networks.blocks import Conv, leaky
 from MMRegCore.networks.flow import cropped_to, finer, halved, integrated, nearly_constant, padded_to, precise, warp
+from MMRegCore.networks.intensity import unit_range
+from MMRegCore.networks.masrnet import MasrNet
 
 LEVELS = 3
 
@@ -31,14 +33,23 @@ class LevelField:
 
 
 class LapIrn(nn.Module):
-    """Three levels at a quarter, half and full resolution; each corrects the field of the one below."""
+    """Three levels at a quarter, half and full resolution; each corrects the field of the one below.
+
+    They see the images, or descriptors of them at half the resolution, made by a MASR-Net that is part of the network
+    and does not learn with it.
+    """
 
     def __init__(self, settings: LapIrnSettings) -> None:
         super().__init__()
         self.settings = settings
+        self.describer: MasrNet | None = None
+        seen = 2
+        if settings.inputs == "descriptors":
+            self.describer = MasrNet(settings.describer).requires_grad_(False)
+            seen = 2 * self.describer.channels
         channels = 4 * settings.start_channels
         # The coarsest sees two images; the others see the field from below too.
-        self.levels = nn.ModuleList(_Level(inputs, channels, settings) for inputs in (2, *([5] * (LEVELS - 1))))
+        self.levels = nn.ModuleList(_Level(n, channels, settings) for n in (seen, *([seen + 3] * (LEVELS - 1))))
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """The displacement between two images in [0, 1].
@@ -52,10 +63,21 @@ class LapIrn(nn.Module):
         Tensor, (B, 3, D, H, W)
             Components (d, h, w) in voxels, pull convention.
         """
-        return self.at_full_resolution(self.fields(fixed, moving), fixed)
+        if self.describer is None:
+            return self.at_full_resolution(self.fields(fixed, moving), fixed)
+        seen = self.described(fixed), self.described(moving)
+        return finer(self.at_full_resolution(self.fields(*seen), seen[0]), fixed.shape[2:])
+
+    @torch.no_grad()
+    def described(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C, ⌈D/2⌉, …): descriptors of images (B, 1, D, H, W) at half their resolution; means of unit vectors."""
+        if self.describer is None:
+            raise TypeError("expected a network whose inputs are descriptors; got one that sees images")
+        found = [F.normalize(precise(self.describer(unit_range(image))), dim=1) for image in images.split(1)]
+        return halved(padded_to(torch.cat(found), 2))
 
     def fields(self, fixed: torch.Tensor, moving: torch.Tensor, levels: int = LEVELS) -> list[LevelField]:
-        """The fields of the first ``levels`` levels, coarse to fine, on images padded to multiples of 8."""
+        """The fields of the first ``levels`` levels, coarse to fine, on what they see padded to multiples of 8."""
         pyramid = [(padded_to(fixed, 2**LEVELS), padded_to(moving, 2**LEVELS))]
         for _ in range(LEVELS - 1):
             pyramid.insert(0, (halved(pyramid[0][0]), halved(pyramid[0][1])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +12,15 @@ from torch.utils.checkpoint import checkpoint
 
 from MMRegCore.config.networks import MasrNetSettings
 from MMRegCore.networks.blocks import Conv, blur_pool, two_convs, upsampled
+from MMRegCore.networks.flow import precise
+from MMRegCore.networks.self_similarity import PAIRS, self_similarity
 
-# The six neighbours of a voxel, (d, h, w), and those pairs of them that are √2 apart: 12 of 15.
-NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
-PAIRS = tuple(
-    (a, b)
-    for a, b in combinations(range(len(NEIGHBOURS)), 2)
-    if sum((p - q) ** 2 for p, q in zip(NEIGHBOURS[a], NEIGHBOURS[b], strict=True)) == 2
-)
-# Noise below which features count as constant: images go from 0 to 1, and features are about as large.
-_LEAST_NOISE = 1e-5
 # Of volumes larger than this a training keeps little: what is within a stage is computed again on the way back.
 LARGE_VOXELS = 128**3
-# Values of h^s that are held at once: few enough for a small machine, enough to make the operations worth their start.
-_CHUNK_VALUES = 2**23
+# Slices that are compared at once there, and how far the two convolutions behind the comparison look.
+_SLAB, _HEAD_REACH = 24, 2
+# Mean and standard deviation of exp(-x), x being squared differences of normal numbers over their mean.
+_MEAN_OF_S, _SPREAD_OF_S = 0.535, 0.335
 
 
 class MasrNet(nn.Module):
@@ -33,8 +28,9 @@ class MasrNet(nn.Module):
 
     An encoder and decoder of four resolutions makes features h; in each channel of h, the neighbours of a voxel are
     compared in pairs (`self_similarity`, Eq. 1); the comparisons are squeezed over the channels to 24 numbers, and two
-    convolutions make the descriptor of them.  Nothing in it depends on the image as a whole, so that a part of an image
-    gets the same descriptors as in the whole image, but for its border.
+    convolutions make the descriptor of them.  Beside it, where ``context`` asks for it, stands what the decoder itself
+    says of the place.  Nothing in it depends on the image as a whole, so that a part of an image gets the same
+    descriptors as in the whole image, but for its border.
 
     Parameters
     ----------
@@ -53,8 +49,19 @@ class MasrNet(nn.Module):
         self.decode_half = two_convs(quarter + half, half)
         self.decode_full = nn.Sequential(Conv(half + full, full), Conv(full, full, active=False))
         self.squeeze = nn.Linear(full, 1)
+        # Wide and about zero, as what a convolution takes best: similarities are neither.
+        nn.init.normal_(self.squeeze.weight, std=1 / (_SPREAD_OF_S * full**0.5))
+        nn.init.constant_(self.squeeze.bias, -_MEAN_OF_S * float(self.squeeze.weight.detach().sum()))
         pairs = 2 * len(PAIRS)
         self.head = nn.Sequential(Conv(pairs, pairs), Conv(pairs, self.settings.descriptor, active=False))
+        self.context: nn.Module | None = None
+        if self.settings.context:
+            self.context = nn.Sequential(Conv(half + full, full), Conv(full, self.settings.context, active=False))
+
+    @property
+    def channels(self) -> int:
+        """Of what `forward` gives: those of the descriptor and of the context."""
+        return self.settings.descriptor + self.settings.context
 
     @property
     def reach(self) -> int:
@@ -71,10 +78,11 @@ class MasrNet(nn.Module):
 
         Returns
         -------
-        Tensor, (B, 24, D, H, W)
-            Descriptors; their direction tells, not their length.
+        Tensor, (B, `channels`, D, H, W)
+            Descriptors; their direction tells, not their length.  With ``context`` a unit vector, and beside it the
+            context, of length ``context_weight``.
         """
-        return self.describe(image, self.coarse(self.pooled(image)))
+        return self.describe(image, self.coarse(_in_stages(self.pooled, image)))
 
     def pooled(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, ⌈D/2⌉, …): the first features of an image at half resolution."""
@@ -91,78 +99,49 @@ class MasrNet(nn.Module):
 
     def features(self, image: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """(B, C_h, D, H, W): the feature map h of an image, whose neighbours are compared."""
-        h: torch.Tensor = self.decode_full(_joined(coarse, self.encode_full(image)))
-        return h
+        return self._decoded(image, coarse)[0]
 
     def describe(self, image: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        """(B, 24, D, H, W): descriptors, from an image and its coarse features."""
-        h = _in_stages(self.features, image, coarse)
+        """(B, `channels`, D, H, W): descriptors, from an image and its coarse features."""
+        decoded = _in_stages(self._decoded, image, coarse)
+        if not _is_large(image):
+            return self._compared(*decoded)
+        # Slab by slab, each with as much around it as it looks at: of a slab's numbers nothing is kept either.
+        depth, around, slabs = image.shape[2], self.settings.dilation + _HEAD_REACH, []
+        for start in range(0, depth, _SLAB):
+            low, high = max(start - around, 0), min(start + _SLAB + around, depth)
+            slab = checkpoint(self._compared, *(part[:, :, low:high] for part in decoded), use_reentrant=False)
+            slabs.append(slab[:, :, start - low : start - low + _SLAB])
+        return torch.cat(slabs, dim=2)
+
+    def _compared(self, h: torch.Tensor, *context: torch.Tensor) -> torch.Tensor:
+        """Descriptors of features h, with the context beside them where there is one."""
         similar = [
             self_similarity(h, dilation, self.squeeze.weight[0], self.squeeze.bias)
             for dilation in (1, self.settings.dilation)
         ]
-        return _in_stages(self.head, torch.cat(similar, dim=1))
+        described: torch.Tensor = self.head(torch.cat(similar, dim=1))
+        if not context:
+            return described
+        beside = self.settings.context_weight * F.normalize(precise(context[0]), dim=1)
+        return torch.cat([F.normalize(precise(described), dim=1), beside], dim=1)
+
+    def _decoded(self, image: torch.Tensor, coarse: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The feature map h, and the context where there is one."""
+        joined = _joined(coarse, self.encode_full(image))
+        h = self.decode_full(joined)
+        return (h,) if self.context is None else (h, self.context(joined))
 
 
-def self_similarity(
-    h: torch.Tensor,
-    dilation: int,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    *,
-    chunk_values: int = _CHUNK_VALUES,
-) -> torch.Tensor:
-    """Deep neighbourhood self-similarity of one layout, squeezed over the channels.
-
-    In each channel c, ``S_c(x, y, y') = exp(-(h_c(y) - h_c(y'))² / σ_c²(x))`` for the 12 pairs of neighbours y, y' of x
-    that are √2 · ``dilation`` apart, where σ² is the mean of the 12 squared differences (Eq. 1); then
-    ``bias + Σ_c weight_c · S_c``.  S has 12 · C values for each voxel: it is made in slabs, and made again on the way
-    back, so that it never exists as a whole.
-
-    Parameters
-    ----------
-    h : Tensor, (B, C, D, H, W)
-        The edge is carried on outside.
-    dilation : int
-        Distance of the neighbours in voxels.
-    weight : Tensor, (C,)
-    bias : Tensor, (1,)
-    chunk_values : int
-        Values of S that may exist at once, but for the least there is: one slice.
-
-    Returns
-    -------
-    Tensor, (B, 12, D, H, W), float32
-    """
-    depth = h.shape[2]
-    padded = F.pad(h.float(), (dilation,) * 6, mode="replicate")
-    a_slice = len(PAIRS) * h[:, :, 0].numel()
-    thick = max(chunk_values // a_slice, 1)
-    slabs = []
-    for start in range(0, depth, thick):
-        slab = padded[:, :, start : min(start + thick, depth) + 2 * dilation]
-        slabs.append(checkpoint(_slab, slab, dilation, weight, bias, use_reentrant=False))
-    return torch.cat(slabs, dim=2)
+def _is_large(volume: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and volume[:, 0].numel() > LARGE_VOXELS
 
 
-def _in_stages(stage: Callable[..., torch.Tensor], volume: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+def _in_stages(stage: Callable[..., Any], volume: torch.Tensor, *rest: torch.Tensor) -> Any:  # noqa: ANN401 - as given
     """One stage of the network; of large volumes nothing within it is kept for the way back."""
-    if volume[:, 0].numel() <= LARGE_VOXELS or not torch.is_grad_enabled():
+    if not _is_large(volume):
         return stage(volume, *rest)
-    kept: torch.Tensor = checkpoint(stage, volume, *rest, use_reentrant=False)
-    return kept
-
-
-def _slab(padded: torch.Tensor, dilation: int, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Squeezed self-similarity of a slab with ``dilation`` around it."""
-    d, h, w = (n - 2 * dilation for n in padded.shape[2:])
-    steps = [[dilation * (1 + offset) for offset in neighbour] for neighbour in NEIGHBOURS]
-    around = [padded[..., i : i + d, j : j + h, k : k + w] for i, j, k in steps]
-    distances = [(around[a] - around[b]).square() for a, b in PAIRS]
-    noise = sum(distances[1:], start=distances[0]) / len(PAIRS)
-    inverse = -1 / (noise + _LEAST_NOISE)
-    weight = weight.float().reshape(-1, 1, 1, 1)
-    return torch.stack([((distance * inverse).exp() * weight).sum(dim=1) for distance in distances], dim=1) + bias
+    return checkpoint(stage, volume, *rest, use_reentrant=False)
 
 
 def _joined(coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:

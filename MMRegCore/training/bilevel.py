@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from MMRegCore.config.pair_training import BilevelSettings
 from MMRegCore.training.distributed import Place
+
+# From parameters and their gradients to the size of a step, for each number or for all of a parameter.
+Rates: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], list[torch.Tensor]]
 
 
 def hyper_gradient(
@@ -17,8 +20,9 @@ def hyper_gradient(
     upper: Callable[[], torch.Tensor],
     parameters: Sequence[torch.Tensor],
     weights: torch.Tensor,
-    rates: Sequence[torch.Tensor],
+    rates: Rates,
     longest: float = math.inf,
+    moves: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """How the upper objective changes with the weights of the loss, by one step of the lower level (Eqs. 17 to 22).
 
@@ -37,45 +41,58 @@ def hyper_gradient(
         Those of the network that require gradients; as they were on return.
     weights : Tensor, (n,)
         λ.
-    rates : sequence of Tensor
-        s: the size of the lower level's step for each number of each parameter, or one for all of it.
+    rates : callable
+        s: from parameters and their gradients ∂f/∂w the size of the lower level's step, for each number of each
+        parameter or one for all of it.
     longest : float
         The lower level cuts gradients ∂f/∂w to this length before it steps.
+    moves : Tensor, (n,), bool, optional
+        The weights that are asked about; 0 is said of the others. All when None.
 
     Returns
     -------
     Tensor, (n,)
     """
-    used, sizes = [p for p in parameters if p.requires_grad], list(rates)
-    sizes = [size for size, p in zip(sizes, parameters, strict=True) if p.requires_grad]
+    used = [p for p in parameters if p.requires_grad]
     found = terms()
-    slopes = [_gradients(term, used, again=True) for term in found]
-    descent = [sum(w * g for w, g in zip(weights, each, strict=True)) for each in zip(*slopes, strict=True)]
+    asked = range(len(found)) if moves is None else moves.nonzero()[:, 0].tolist()
+    slopes = {index: _gradients(found[index], used, again=True) for index in asked}
+    descent = _gradients((weights.to(found.dtype) * found).sum(), used)
     cut = min(1.0, longest / max(_length(descent), 1e-12))
+    sizes = rates(used, [cut * gradient for gradient in descent])
     before = [p.detach().clone() for p in used]
     try:
         _move(used, before, _scaled(descent, sizes), -cut)
         direction = _scaled(_gradients(upper(), used), sizes)
     finally:
         _move(used, before, before, 0.0)
-    products = [torch.stack([(g * v).sum() for g, v in zip(slope, direction, strict=True)]) for slope in slopes]
-    return -cut * torch.stack(products).sum(dim=1).to(weights.dtype)
+    told = torch.zeros_like(weights)
+    for index, slope in slopes.items():
+        told[index] = -cut * torch.stack([(g * v).sum() for g, v in zip(slope, direction, strict=True)]).sum()
+    return told
 
 
-def rates_of_adam(optimiser: torch.optim.Adam) -> list[torch.Tensor]:
-    """How far Adam goes for each unit of gradient, number by number: its rate over the root of its second moment.
+def rates_of_adam(optimiser: torch.optim.Adam) -> Rates:
+    """How far Adam's next step goes for each unit of gradient, number by number, but for its momentum.
 
-    The moments are those of the steps so far; a parameter that has not moved yet does not.
+    That is its rate over the root of the second moment, this gradient taken up: without it, a number that has hardly
+    had a gradient so far would seem to leap.  A parameter that has not moved yet does not.
     """
-    rates = []
-    for group in optimiser.param_groups:
-        for parameter in group["params"]:
-            state = optimiser.state.get(parameter, {})
+
+    def rates(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        groups = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
+        found = []
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            state, group = optimiser.state.get(parameter, {}), groups[parameter]
             if not state:
-                rates.append(torch.zeros_like(parameter))
+                found.append(torch.zeros_like(parameter))
                 continue
-            unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-            rates.append(group["lr"] / (unbiased.sqrt() + group["eps"]))
+            decay = group["betas"][1]
+            moment = torch.lerp(gradient.square(), state["exp_avg_sq"], decay)
+            unbiased = moment / (1 - decay ** (float(state["step"]) + 1))
+            found.append(group["lr"] / (unbiased.sqrt() + group["eps"]))
+        return found
+
     return rates
 
 
@@ -118,13 +135,13 @@ class Bilevel:
         terms: Callable[[], torch.Tensor],
         upper: Callable[[], torch.Tensor],
         parameters: Sequence[torch.Tensor],
-        rates: Sequence[torch.Tensor],
+        rates: Rates,
         longest: float = math.inf,
     ) -> None:
         """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3)."""
         weights = self.weights
-        gradient = hyper_gradient(terms, upper, parameters, weights, rates, longest)
-        self._log.grad = gradient * weights * self._moves
+        gradient = hyper_gradient(terms, upper, parameters, weights, rates, longest, self._moves)
+        self._log.grad = gradient * weights
         self._place.average_gradients([self._log])  # type: ignore[list-item] # a leaf tensor is all it needs
         self._adam.step()
 

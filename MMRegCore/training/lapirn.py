@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 
+from MMRegCore.config.networks import LapIrnSettings
 from MMRegCore.config.pair_training import LapIrnTraining
 from MMRegCore.errors import InputError
 from MMRegCore.features.dns import dns
@@ -16,7 +19,7 @@ from MMRegCore.networks.weights import load_network
 from MMRegCore.training.data import TrainingData
 from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import cosine_loss, diffusion_loss, mind_loss, mutual_information_loss
-from MMRegCore.training.pairs import Pair, Pairs
+from MMRegCore.training.pairs import Pair, Pairs, Seen
 from MMRegCore.training.recipe import Batches
 from MMRegCore.training.registration import PairRecipe, pairs_of, training_grid
 
@@ -27,14 +30,12 @@ class LapIrnRecipe(PairRecipe):
     architecture = "lapirn"
     network: LapIrn
 
-    def __init__(self, settings: LapIrnTraining, validation: Pairs, place: Place) -> None:
-        self._lapirn = settings
-        self._describer: MasrNet | None = None
-        if settings.similarity == "dns":
-            describer = load_network(settings.descriptor, architecture="masr-net").to(place.device)
-            self._describer = describer if isinstance(describer, MasrNet) else None
+    def __init__(
+        self, network: LapIrn, settings: LapIrnTraining, validation: Pairs, place: Place, describer: MasrNet | None
+    ) -> None:
+        self._lapirn, self._describer = settings, describer
         weights = {"similarity": 1.0, "smoothness": settings.smoothness}
-        super().__init__(LapIrn(settings.network), settings.network.to_dict(), settings, validation, weights, place)
+        super().__init__(network, settings.network.to_dict(), settings, validation, weights, place)
         self._levels = 1
 
     def begin_step(self, step: int) -> None:
@@ -54,6 +55,12 @@ class LapIrnRecipe(PairRecipe):
         fields = self._fields(pair)
         terms = {"similarity": self._unlike(pair, fields[-1]), "smoothness": diffusion_loss(fields[-1].flow)}
         return terms | self.told_terms(pair, self.network.at_full_resolution(fields, pair.fixed))
+
+    def unlike(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
+        """Where descriptors are seen, one minus the mean cosine of those."""
+        if self.network.describer is None:
+            return super().unlike(pair, displacement)
+        return cosine_loss(pair.fixed, warp(pair.moving, displacement))
 
     def _fields(self, pair: Pair) -> list[LevelField]:
         with self._place.autocast():
@@ -86,9 +93,40 @@ def make_lapirn(settings: LapIrnTraining, data: TrainingData, place: Place) -> t
     if len(settings.level_steps) != LEVELS - 1:
         raise InputError(f"expected the steps of {LEVELS - 1} levels; got {len(settings.level_steps)}")
     grid, trained_on = training_grid(data, settings.network.trained_on.spacing_mm)
-    settings = replace(settings, network=replace(settings.network, trained_on=trained_on))
-    training, validation = pairs_of(data, grid, settings.pairs)
-    return LapIrnRecipe(settings, validation, place), training.draw
+    describer = None
+    if settings.similarity == "dns":
+        describer = cast(MasrNet, load_network(settings.descriptor, architecture="masr-net")).to(place.device)
+    made = replace(settings.network, trained_on=trained_on)
+    if made.inputs == "images":
+        seen, network = None, LapIrn(made)
+    elif describer is None or settings.pairs.known > 0:
+        raise InputError(
+            "expected similarity = dns and pairs.known = 0 for network.inputs = descriptors, beside which there are no "
+            f"images; got {settings.similarity} and {settings.pairs.known:g}"
+        )
+    else:
+        made = replace(made, describer=describer.settings)
+        network, describer = _seeing(made, describer).to(place.device), None
+        seen, grid = Seen(grid, _describe_by(network, place)), grid.pooled(2)
+    settings = replace(settings, network=made)
+    training, validation = pairs_of(data, grid, settings.pairs, seen)
+    return LapIrnRecipe(network, settings, validation, place, describer), training.draw
+
+
+def _seeing(settings: LapIrnSettings, describer: MasrNet) -> LapIrn:
+    """A network that sees what the describer says."""
+    network = LapIrn(settings)
+    if network.describer is not None:
+        network.describer.load_state_dict(describer.state_dict())
+    return network
+
+
+def _describe_by(network: LapIrn, place: Place) -> Callable[[torch.Tensor], torch.Tensor]:
+    def describe(image: torch.Tensor) -> torch.Tensor:
+        with place.autocast():
+            return network.described(image.to(place.device)).cpu()
+
+    return describe
 
 
 def _described(images: torch.Tensor, describer: MasrNet) -> torch.Tensor:

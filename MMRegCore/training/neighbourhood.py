@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -18,8 +19,8 @@ REACH, MOST = 2, 1500
 
 def resolutions(descriptors: torch.Tensor) -> list[torch.Tensor]:
     """Descriptors (1, C, D, H, W) as unit vectors, smoothed, at each of `SCALES`: (1, C, round(sD), …) each."""
-    smooth = gaussian_smoothed(F.normalize(descriptors, dim=1), SMOOTHING_VOXEL)
-    return [F.normalize(_at_scale(smooth, scale), dim=1) for scale in SCALES]
+    unit = F.normalize(descriptors, dim=1)
+    return [F.normalize(_smooth_at_scale(unit, scale), dim=1) for scale in SCALES]
 
 
 def neighbourhood_loss(
@@ -71,14 +72,29 @@ def _told_apart(
     here = (places @ strides).to(one.device)
     around = (here[:, None] + (steps @ strides).to(one.device)).flatten()
     right = torch.full_like(here, len(steps) // 2)
-    values = [volume[0].flatten(1) for volume in (one, two)]
+    rows = [volume[0].flatten(1).t().contiguous() for volume in (one, two)]
     loss = one.new_zeros(())
-    for own, other in (values, values[::-1]):
-        likeness = torch.einsum("cn,cno->no", own[:, here], other[:, around].unflatten(1, (len(here), len(steps))))
-        loss = loss + F.cross_entropy(likeness / temperature, right) / 2
+    for own, other in (rows, rows[::-1]):
+        likeness = other[around].unflatten(0, (len(here), len(steps))) @ own[here][:, :, None]
+        loss = loss + F.cross_entropy(likeness[:, :, 0] / temperature, right) / 2
     return loss
 
 
+def _smooth_at_scale(volume: torch.Tensor, scale: float) -> torch.Tensor:
+    """`gaussian_smoothed`, then `_at_scale`, as one matrix along each axis: the way back is as short."""
+    along_d, along_h, along_w = (_smoother(size, scale).to(volume) for size in volume.shape[2:])
+    plane = along_h @ (volume @ along_w.T)
+    found: torch.Tensor = (along_d @ plane.flatten(3)).unflatten(3, plane.shape[3:])
+    return found
+
+
+@lru_cache(maxsize=16)
+def _smoother(size: int, scale: float) -> torch.Tensor:
+    """(round(s·n), n): what smoothing and resizing make of an axis of n voxels, column by column."""
+    impulses = torch.eye(size).reshape(1, size, size, 1, 1)
+    return _at_scale(gaussian_smoothed(impulses, SMOOTHING_VOXEL), scale)[0, :, :, 0, 0].T.contiguous()
+
+
 def _at_scale(volume: torch.Tensor, scale: float) -> torch.Tensor:
-    size = tuple(max(round(scale * n), 2) for n in volume.shape[2:])
+    size = tuple(max(round(scale * n), 2) if n > 1 else 1 for n in volume.shape[2:])
     return F.interpolate(volume, size=size, mode="trilinear", align_corners=False)

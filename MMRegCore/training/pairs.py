@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import permutations
@@ -19,7 +20,7 @@ from MMRegCore.volume import Volume
 from MMRegCore.warp import resample, warp
 
 # Subjects kept on the training's grid; the others are resampled when they are drawn.
-_KEPT = 64
+_KEPT = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Pair:
     Attributes
     ----------
     fixed, moving : Tensor, (B, 1, D, H, W)
+        Or what takes their place, (B, C, D, H, W).
     fixed_labels, moving_labels : Tensor, (B, 1, D, H, W), optional
         Whole numbers in float32.
     displacement_voxel : Tensor, (B, 3, D, H, W), optional
@@ -48,6 +50,22 @@ class Pair:
         return Pair(self.fixed.to(device), self.moving.to(device), *moved)
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a network sees in place of images.
+
+    Attributes
+    ----------
+    grid : Grid
+        Where images are described.
+    describe : callable
+        From an image (1, 1, D, H, W) in [0, 1] there to values (1, C, d, h, w) on the grid of the pairs, on the CPU.
+    """
+
+    grid: Grid
+    describe: Callable[[torch.Tensor], torch.Tensor]
+
+
 class Pairs:
     """The pairs of the subjects of one split.
 
@@ -60,6 +78,8 @@ class Pairs:
     settings : PairSettings
     atlas : Subject, optional
         Always fixed, and never moving; None lets all be both.
+    seen : Seen, optional
+        What takes the place of the images; None leaves them as they are.
 
     Raises
     ------
@@ -67,8 +87,17 @@ class Pairs:
         When there are too few subjects to make pairs of.
     """
 
-    def __init__(self, subjects: Subjects, grid: Grid, settings: PairSettings, atlas: Subject | None = None) -> None:
-        self._subjects, self._grid, self._settings = subjects, grid, settings
+    def __init__(
+        self,
+        subjects: Subjects,
+        grid: Grid,
+        settings: PairSettings,
+        atlas: Subject | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        if seen is not None and settings.contrasts == "synthetic":
+            raise InputError("expected pairs.contrasts of images for descriptors, which are made once; got synthetic")
+        self._subjects, self._grid, self._settings, self._seen = subjects, grid, settings, seen
         self._fixed = None if atlas is None else self._upright(atlas)
         self._moving = [n for n, name in enumerate(subjects.names) if atlas is None or name != atlas.name]
         if len(self._moving) < (2 if atlas is None else 1):
@@ -135,12 +164,15 @@ class Pairs:
 
     def _upright(self, subject: Subject) -> Subject:
         """The subject on the grid of the pairs."""
-        if subject.grid.matches(self._grid):
+        if subject.grid.matches(self._grid) and self._seen is None:
             return subject
+        grid = self._grid if self._seen is None else self._seen.grid
         images = {
-            name: unit_range(on_grid(Volume(image, subject.grid, name=name), self._grid))
+            name: unit_range(on_grid(Volume(image, subject.grid, name=name), grid))
             for name, image in subject.images.items()
         }
+        if self._seen is not None:
+            images = {name: self._seen.describe(image[None])[0] for name, image in images.items()}
         labels = None
         if subject.labels is not None:
             whole = Volume(subject.labels[None].float(), subject.grid)

@@ -21,7 +21,7 @@ from MMRegCore.training.bilevel import Bilevel, rates_of_adam
 from MMRegCore.training.data import Subject, TrainingData
 from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import folding_loss, jacobian_determinant, known_loss, mind_loss, soft_dice_loss
-from MMRegCore.training.pairs import Pair, Pairs
+from MMRegCore.training.pairs import Pair, Pairs, Seen
 from MMRegCore.training.recipe import rate_at
 
 # Pairs of the validation split that are scored; labels that the loss looks at in one step, and how often blurred.
@@ -142,7 +142,7 @@ class PairRecipe(ABC):
                 raise InputError("expected labels for bilevel.objective = dice; a validation subject has none")
             apart = soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, blur=_BLUR)
             return apart + folding_loss(displacement)
-        return self._similarity(pair, displacement) + folding_loss(displacement)
+        return self.unlike(pair, displacement) + folding_loss(displacement)
 
     def told_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
         """What labels and a known displacement add to the loss; nothing where they have no weight."""
@@ -178,7 +178,8 @@ class PairRecipe(ABC):
     def _together(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return torch.stack([found[name].float() for name in self._names])
 
-    def _similarity(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
+    def unlike(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
+        """How far the warped images are apart, by which validation judges: MIND distance."""
         radius, dilation = self._settings.mind_radius, self._settings.mind_dilation
         return mind_loss(pair.fixed, warp(pair.moving, displacement), radius=radius, dilation=dilation)
 
@@ -186,8 +187,8 @@ class PairRecipe(ABC):
         displacement = self.predicted(pair)
         nothing = torch.zeros_like(displacement)
         scores = {
-            "similarity": -float(self._similarity(pair, displacement)),
-            "similarity before": -float(self._similarity(pair, nothing)),
+            "similarity": -float(self.unlike(pair, displacement)),
+            "similarity before": -float(self.unlike(pair, nothing)),
             "folds": float((jacobian_determinant(displacement) <= 0).sum()),
         }
         if pair.fixed_labels is not None and pair.moving_labels is not None:
@@ -196,14 +197,14 @@ class PairRecipe(ABC):
         return scores
 
 
-def pairs_of(data: TrainingData, grid: Grid, settings: PairSettings) -> tuple[Pairs, Pairs]:
+def pairs_of(data: TrainingData, grid: Grid, settings: PairSettings, seen: Seen | None = None) -> tuple[Pairs, Pairs]:
     """The pairs of the training and of the validation split; `InputError` where they cannot be made."""
     atlas: Subject | None = None
     if settings.atlas:
         if settings.atlas not in data.training.names:
             raise InputError(f"expected the atlas among the training subjects; got '{settings.atlas}'")
         atlas = data.training[data.training.names.index(settings.atlas)]
-    training, validation = (Pairs(split, grid, settings, atlas) for split in (data.training, data.validation))
+    training, validation = (Pairs(split, grid, settings, atlas, seen) for split in (data.training, data.validation))
     return training, validation
 
 

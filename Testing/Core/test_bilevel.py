@@ -10,7 +10,14 @@ from MMRegCore.training.bilevel import Bilevel, hyper_gradient, rates_of_adam
 from MMRegCore.training.distributed import Place
 
 PLACE = Place(torch.device("cpu"))
-RATES = [torch.tensor(0.1)]
+
+
+def constant(rate):
+    """One step size for all, or one for each number, whatever the gradient."""
+    return lambda parameters, gradients: [torch.as_tensor(rate)] * len(parameters)
+
+
+RATES = constant(0.1)
 
 
 def bilevel_of(*weights, regularising=(), **settings):
@@ -45,7 +52,7 @@ def test_the_hyper_gradient_is_the_exact_one_of_a_step(rate):
     after = problem.w - rate * gradient
     exact = torch.autograd.grad(0.5 * (after - problem.b).square().sum(), weights)[0]
     start = problem.w.detach().clone()
-    found = hyper_gradient(problem.terms, problem.upper, [problem.w], weights.detach(), [rate])
+    found = hyper_gradient(problem.terms, problem.upper, [problem.w], weights.detach(), constant(rate))
     torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-12)
     assert torch.equal(problem.w.detach(), start)
 
@@ -72,7 +79,7 @@ def test_the_hyper_gradient_through_a_network():
         lambda: (network(x_judge) - y_judge).square().mean(),
         parameters,
         weights.detach(),
-        [torch.tensor(rate)] * len(parameters),
+        constant(rate),
     )
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-7)
 
@@ -82,7 +89,7 @@ def test_a_gradient_that_is_cut_makes_a_shorter_step():
     problem, weights = Quadratic(), torch.tensor([0.7, 1.9], dtype=torch.float64)
     longest = 0.1 * float(torch.autograd.grad((weights * problem.terms()).sum(), problem.w)[0].norm())
     cut = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, RATES, longest)
-    shorter = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, [0.1 * RATES[0]])
+    shorter = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, constant(0.01))
     torch.testing.assert_close(cut, shorter)
 
 
@@ -93,8 +100,8 @@ def test_the_rates_are_the_step_that_adam_takes():
     random = torch.Generator().manual_seed(0)
     for _ in range(4):
         before, w.grad = w.detach().clone(), torch.randn(5, generator=random)
+        rates = rates_of_adam(adam)([w, unused], [w.grad, torch.ones(2)])
         adam.step()
-    rates = rates_of_adam(adam)
     torch.testing.assert_close(before - w.detach(), rates[0] * w.grad)
     assert torch.equal(rates[1], torch.zeros(2))
 
@@ -132,7 +139,7 @@ def test_learned_weights_find_the_better_compromise():
     bilevel = bilevel_of(1.0, 5.0, every=1, learning_rate=0.05)
     optimiser = torch.optim.SGD([w], lr=0.05)
     for _ in range(150):
-        bilevel.update(terms, upper, [w], [torch.tensor(0.05)])
+        bilevel.update(terms, upper, [w], constant(0.05))
         loss = (bilevel.weights * terms()).sum()
         optimiser.zero_grad()
         loss.backward()

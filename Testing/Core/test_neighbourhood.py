@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from MMRegCore.training.neighbourhood import REACH, SCALES, neighbourhood_loss, resolutions
+from MMRegCore.features.smoothing import gaussian_smoothed
+from MMRegCore.training.neighbourhood import REACH, SCALES, SMOOTHING_VOXEL, neighbourhood_loss, resolutions
 
 
 def stream(seed=0):
@@ -79,3 +80,14 @@ def test_it_is_differentiable_in_both_and_nothing_without_foreground():
     assert all(volume.grad.abs().sum() > 0 and volume.grad.isfinite().all() for volume in volumes)
     nothing = neighbourhood_loss(*(resolutions(volume) for volume in volumes), ~everywhere, stream())
     assert float(nothing) == 0
+
+
+@pytest.mark.parametrize("shape", [(13, 14, 15), (6, 3, 1)])
+def test_resolutions_are_smoothed_then_resized(shape):
+    descriptors = torch.randn(1, 4, *shape, generator=stream(3))
+    unit = F.normalize(descriptors, dim=1)
+    for found, scale in zip(resolutions(descriptors), SCALES, strict=True):
+        size = tuple(max(round(scale * n), 2) if n > 1 else 1 for n in shape)
+        smooth = gaussian_smoothed(unit, SMOOTHING_VOXEL)
+        plain = F.interpolate(smooth, size=size, mode="trilinear", align_corners=False)
+        torch.testing.assert_close(found, F.normalize(plain, dim=1))

@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings
+from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MasrNetSettings, MultiPropSettings
 from MMRegCore.errors import InputError
 from MMRegCore.networks.blocks import Conv, carried_on, doubled
 from MMRegCore.networks.flow import affine_map, finer, halved, integrated, padded_to, positions_of, warp
 from MMRegCore.networks.gradient_guided import GatedFusion, GradientGuided, gradient_map
+from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.lapirn import LapIrn
 from MMRegCore.networks.multiprop import Latent, MultiProp, matching_error
 from MMRegCore.training.losses import jacobian_determinant
@@ -23,6 +24,14 @@ NETWORKS = {
     "average": lambda: GradientGuided(GradientGuidedSettings(fusion="average", **SMALL_BRANCH)),
     "image": lambda: GradientGuided(GradientGuidedSettings(fusion="image", **SMALL_BRANCH)),
     "lapirn": lambda: LapIrn(LapIrnSettings(start_channels=2, residual_blocks=1)),
+    "lapirn, descriptors": lambda: LapIrn(
+        LapIrnSettings(
+            start_channels=2,
+            residual_blocks=1,
+            inputs="descriptors",
+            describer=MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4),
+        )
+    ),
     "lapirn, diffeomorphic": lambda: LapIrn(LapIrnSettings(start_channels=2, residual_blocks=1, diffeomorphic=True)),
 }
 
@@ -252,6 +261,21 @@ def test_lapirn_stops_at_the_level_that_is_asked_for():
     assert [f.flow.shape[2] for f in all_levels] == [4, 8, 16]
     torch.testing.assert_close(first[0].flow, all_levels[0].flow)
     assert network.at_full_resolution(first, fixed).shape == (1, 3, 16, 16, 16)
+
+
+def test_lapirn_sees_descriptors_at_half_the_resolution_and_does_not_learn_them():
+    torch.manual_seed(0)
+    network = NETWORKS["lapirn, descriptors"]()
+    image = torch.rand(2, 1, 9, 10, 12)
+    seen = network.described(image)
+    assert seen.shape == (2, 4, 5, 5, 6)
+    alone = F.normalize(network.describer(unit_range(image[1:])), dim=1)
+    torch.testing.assert_close(seen[1, :, :4], F.avg_pool3d(alone, 2)[0], atol=1e-4, rtol=1e-4)
+    network(image, image.flip(2)).square().sum().backward()
+    assert all(p.grad is None for p in network.describer.parameters())
+    assert all(p.grad is not None for p in network.levels.parameters())
+    with pytest.raises(TypeError, match="one that sees images"):
+        NETWORKS["lapirn"]().described(image)
 
 
 def test_lapirn_moves_no_further_than_its_range():

@@ -25,8 +25,10 @@ from MMRegCore.config.training import DeformationSettings, TrainingSettings
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.io import write_volume
+from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.masrnet import MasrNet
 from MMRegCore.networks.weights import load_network
+from MMRegCore.preprocess import on_grid
 from MMRegCore.training.checkpoint import write_weights
 from MMRegCore.training.curves import read_curves
 from MMRegCore.training.data import read_training_data
@@ -71,7 +73,7 @@ SMALL = {
 def folder(tmp_path_factory):
     """Ellipsoids within ellipsoids, of other sizes in each subject, as bright on dark and dark on bright."""
     root = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
+    random, stream = np.random.default_rng(0), torch.Generator().manual_seed(0)
     grid = Grid((16, 16, 16), np.diag([-2.0, 2.0, 2.0, 1.0]))  # columns to the left: not as the trainings work
     x = grid.points_ras() - grid.centre_ras
     for split, count in (("training", 3), ("validation", 2)):
@@ -82,7 +84,7 @@ def folder(tmp_path_factory):
             subject = root / split / f"{split}{number}"
             subject.mkdir(parents=True)
             write_volume(Volume(labels, grid), subject / "labels.nii.gz", dtype="uint8")
-            write_volume(Volume(labels + 0.1 * torch.rand(labels.shape), grid), subject / "t1.nii.gz")
+            write_volume(Volume(labels + 0.1 * torch.rand(labels.shape, generator=stream), grid), subject / "t1.nii.gz")
             write_volume(Volume((3 - labels) * (labels > 0), grid), subject / "t2.nii.gz")
     return root
 
@@ -300,13 +302,50 @@ def test_what_cannot_be_trained_is_told(folder):
         Pairs(data.training[:1], grid, PairSettings())
 
 
+@pytest.fixture
+def describer(tmp_path):
+    """Weights of a small MASR-Net, untrained."""
+    torch.manual_seed(0)
+    network = MasrNet(MasrNetSettings.from_dict(DESCRIBER))
+    write_weights(network, tmp_path / "d.safetensors", {"architecture": "masr-net", "settings": DESCRIBER})
+    return str(tmp_path / "d.safetensors")
+
+
+def test_lapirn_that_sees_descriptors_holds_what_made_them(folder, tmp_path, describer):
+    sees = replace(SMALL["lapirn"].network, inputs="descriptors", trained_on=TrainedOn(spacing_mm=1.0))
+    settings = replace(SMALL["lapirn"], network=sees, similarity="dns", descriptor=describer)
+    scores = run_training("lapirn", settings, folder, tmp_path / "out", device="cpu")
+    assert -2 < scores["similarity"] < 0
+    network = load_network(tmp_path / "out" / "last.safetensors", architecture="lapirn")
+    given = load_network(describer).state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in network.describer.state_dict().items())
+    # What it trained on is what it sees of whole images: described at 1 mm, moved at 2 mm.
+    data = read_training_data(folder)
+    _, batches = make_lapirn(settings, data, PLACE)
+    pair = batches(PLACE.generator(0, 0))
+    assert pair.fixed.shape == (1, 4, 16, 16, 16)
+    assert pair.fixed_labels.shape == (1, 1, 16, 16, 16)
+    grid = data.training[0].grid.upright(1.0)
+    images = [on_grid(Volume(each, s.grid), grid) for s in data.training for each in s.images.values()]
+    with torch.no_grad():
+        seen = [network.described(unit_range(image)[None]) for image in images]
+    assert any(torch.allclose(pair.fixed, each, atol=1e-3) for each in seen)
+
+
+def test_descriptors_want_images_and_a_describer(folder, describer):
+    data = read_training_data(folder)
+    sees = replace(SMALL["lapirn"].network, inputs="descriptors")
+    with pytest.raises(InputError, match=r"expected similarity = dns and pairs\.known = 0"):
+        make_lapirn(replace(SMALL["lapirn"], network=sees), data, PLACE)
+    synthetic = replace(SMALL["lapirn"].pairs, contrasts="synthetic")
+    settings = replace(SMALL["lapirn"], network=sees, similarity="dns", descriptor=describer, pairs=synthetic)
+    with pytest.raises(InputError, match="made once; got synthetic"):
+        make_lapirn(settings, data, PLACE)
+
+
 @pytest.mark.parametrize("similarity", ["mind", "dns"])
-def test_lapirn_learns_by_descriptors(folder, tmp_path, similarity):
-    if similarity == "dns":
-        torch.manual_seed(0)
-        network = MasrNet(MasrNetSettings.from_dict(DESCRIBER))
-        write_weights(network, tmp_path / "d.safetensors", {"architecture": "masr-net", "settings": DESCRIBER})
-    settings = replace(SMALL["lapirn"], similarity=similarity, descriptor=str(tmp_path / "d.safetensors"))
+def test_lapirn_learns_by_descriptors(folder, describer, similarity):
+    settings = replace(SMALL["lapirn"], similarity=similarity, descriptor=describer)
     recipe, batches = make_lapirn(settings, read_training_data(folder), PLACE)
     before = [p.detach().clone() for p in recipe.network.parameters()]
     for step in range(4):
