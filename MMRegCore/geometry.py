@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -163,53 +163,6 @@ class Grid:
         # Both boxes share their centre, so rounding of sizes spreads to both sides.
         scale[:3, 3] = (np.array(self.itk_size) - 1) / 2 - factor * (size - 1) / 2
         return Grid(cast(Shape, tuple(int(n) for n in size[::-1])), self.ras_from_ijk @ scale)
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """Which axes of an array (..., D, H, W) lie nearest to S, A and R, and which of them run the other way.
-
-    Attributes
-    ----------
-    order : tuple of int
-        The spatial axis, 0 for D to 2 for W, that lies nearest to S, to A and to R.
-    reversed_ : tuple of bool
-        Whether that axis runs to the inferior, to the posterior, to the left.
-    """
-
-    order: Shape
-    reversed_: tuple[bool, bool, bool]
-
-    @classmethod
-    def of(cls, grid: Grid) -> Orientation:
-        """The orientation of a grid, however oblique."""
-        # Rows S, A, R; columns D, H, W.
-        cosines = (grid.ras_from_ijk[:3, :3] / grid.spacing_mm)[::-1, ::-1]
-        a, b, c = max(permutations(range(3)), key=lambda axes: float(np.abs(cosines[[0, 1, 2], list(axes)]).sum()))
-        against = cosines[[0, 1, 2], [a, b, c]] < 0
-        return cls((a, b, c), (bool(against[0]), bool(against[1]), bool(against[2])))
-
-    def upright(self, values: torch.Tensor) -> torch.Tensor:
-        """An array (..., D, H, W) with its axes in the order S, A, R, each running that way; nothing is resampled."""
-        found = values.permute(*range(values.ndim - 3), *(values.ndim - 3 + axis for axis in self.order))
-        return found.flip([values.ndim - 3 + row for row in range(3) if self.reversed_[row]])
-
-    def as_it_was(self, values: torch.Tensor) -> torch.Tensor:
-        """The inverse of `upright`."""
-        found = values.flip([values.ndim - 3 + row for row in range(3) if self.reversed_[row]])
-        back = [self.order.index(axis) for axis in range(3)]
-        return found.permute(*range(values.ndim - 3), *(values.ndim - 3 + row for row in back))
-
-    def upright_grid(self, grid: Grid) -> Grid:
-        """The grid of an array after `upright`."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = 0
-        for row in range(3):
-            axis, size = self.order[row], grid.shape[self.order[row]]
-            # Voxel index along i, j, k runs against the order of the array's axes.
-            matrix[2 - axis, 2 - row] = -1 if self.reversed_[row] else 1
-            matrix[2 - axis, 3] = size - 1 if self.reversed_[row] else 0
-        return Grid(cast(Shape, tuple(grid.shape[axis] for axis in self.order)), grid.ras_from_ijk @ matrix)
 
 
 def check_affine(matrix: Array, what: str) -> None:

@@ -35,9 +35,10 @@ _COARSE: dict[str, object] = {
     "network.trained_on.spacing_mm": 5.0,
 }
 _UPPER: dict[str, object] = {
-    "bilevel.every": 3,
-    "bilevel.begin": 250,
-    "bilevel.learning_rate": 0.03,
+    "bilevel.every": 2,
+    "bilevel.begin": 200,
+    "bilevel.descent": "gradient",
+    "bilevel.learning_rate": 1.0,
     "bilevel.objective": "dice",
     "bilevel.learned": "regularisation",
 }
@@ -96,7 +97,7 @@ def _note(rows: list[Row]) -> str:
         regained.append(f"{name}, {100 * again / lost:.0f} %" if lost > 0 else f"{name}, nothing was lost")
     return (
         f"MultiPropReg, {STEPS} steps on a 5 mm grid, T2 of subjects 13 to 16 to the T1 of the template; as "
-        "benchmarks/multiprop.json otherwise. The upper level judges by the Dice of subjects 11 and 12, every third "
+        "benchmarks/multiprop.json otherwise. The upper level judges by the Dice of subjects 11 and 12, every second "
         f"step from step {_UPPER['bilevel.begin']} on, and learns the weights of the regularisation: smoothness, "
         "folding, latent divergence. Of the Dice that "
         f"a bad weight loses it regains: {'; '.join(regained)}. Means over the four; one training each."

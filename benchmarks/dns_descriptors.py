@@ -20,7 +20,6 @@ from MMRegCore.config import DnsSettings
 from MMRegCore.features.dns import dns
 from MMRegCore.features.mind import mind_ssc
 from MMRegCore.features.smoothing import gaussian_smoothed
-from MMRegCore.geometry import Orientation
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.masrnet import MasrNet
@@ -58,9 +57,7 @@ class Descriptors:
             (prepared.fixed, prepared.fixed_weight),
             *zip(prepared.moving, prepared.moving_weight, strict=True),
         ]
-        how = Orientation.of(prepared.grid)
-        described = [how.as_it_was(self.describe(*map(how.upright, pair))).contiguous() for pair in seen]
-        found = [gaussian_smoothed(each, self.settings.smoothing_voxel) for each in described]
+        found = [gaussian_smoothed(self.describe(*pair), self.settings.smoothing_voxel) for pair in seen]
         weights = [prepared.fixed_weight * weight for weight in prepared.moving_weight]
         return optimise_levels(found[0], found[1:], weights, self.settings, Monitor(), unit=self.unit)
 

@@ -25,7 +25,7 @@ def features(arguments: argparse.Namespace, screen: Screen) -> None:
     image = read_volume(arguments.image, mask_path=arguments.mask)
     check_image(image)
     device = resolve_device(arguments.device)
-    describe = descriptors(settings, image.grid, device)
+    describe = descriptors(settings, device)
     monitor = Monitor(screen)
     with cancel_on_signals(monitor):
         monitor.report("descriptors", 0.0)

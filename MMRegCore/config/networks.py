@@ -21,17 +21,6 @@ class MasrNetSettings(Settings):
         2, help="Distance of the dilated neighbours; the direct ones are 1 away.", unit="voxel", minimum=2, maximum=8
     )
 
-    context: int = setting(
-        0,
-        help="Channels in which the decoder itself says, beside the descriptor, which structure a place lies in; "
-        "neighbours compared with each other cannot say it. 0 as published.",
-        minimum=0,
-        maximum=256,
-    )
-    context_weight: float = setting(
-        1.0, help="Length of the context, that of the descriptor beside it being 1.", minimum=0, maximum=100
-    )
-
     def check_together(self) -> None:
         """Raise `InputError` unless there are the four resolutions that the network has."""
         if len(self.channels) != 4:

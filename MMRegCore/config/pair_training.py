@@ -47,7 +47,12 @@ class BilevelSettings(Settings):
         help="Step of the first of them: until a network has learned something, more smoothness is always better.",
         minimum=1,
     )
-    learning_rate: float = setting(1e-4, help="Of Adam on the logarithms of the weights.", minimum=0, maximum=1)
+    descent: Literal["adam", "gradient"] = setting(
+        "adam",
+        help="How the logarithms of the weights descend: by Adam, or by their gradient as it is, which is large where "
+        "a weight is far off and small where little depends on it.",
+    )
+    learning_rate: float = setting(1e-4, help="Its step size.", minimum=0, maximum=100)
     objective: Literal["similarity", "dice"] = setting(
         "similarity", help="What the validation split judges by; 'dice' needs labels."
     )
@@ -63,6 +68,9 @@ class PairTraining(RecipeSettings):
     """Base of the trainings on pairs of images."""
 
     pairs: PairSettings = PairSettings()
+    longest_gradient: float = setting(
+        1.0, help="Longer gradients are cut to this length: one strange pair must not throw the network.", minimum=1e-6
+    )
     mind_radius: int = setting(2, help="Patch radius of MIND-SSC.", unit="voxel", minimum=0, maximum=8)
     mind_dilation: int = setting(2, help="Distance of the patches of MIND-SSC.", unit="voxel", minimum=1, maximum=8)
     labels: float = setting(

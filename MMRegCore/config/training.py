@@ -40,11 +40,6 @@ class RecipeSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     learning_rate: float = setting(1e-4, help="Step size of Adam.", minimum=1e-9, maximum=1)
     falling: bool = setting(False, help="Whether the step size falls to nothing along half a cosine.")
-    longest_gradient: float = setting(
-        1.0,
-        help="Longer gradients are cut to this length: one strange pair of images must not throw the network.",
-        minimum=1e-6,
-    )
     start: str = setting("", help="Weights to begin with, a name or a file; random ones when empty.")
 
 
@@ -106,15 +101,6 @@ class MasrNetTraining(RecipeSettings):
         help="Weight of Eq. 4 among the places within two voxels, smoothed and at three resolutions, as registration "
         "compares descriptors; 0 as published.",
         minimum=0,
-    )
-    structures: float = setting(
-        0.0,
-        help="Weight of telling the structures of label maps by their context, the same in everyone; 0, as "
-        "published, needs no labels.",
-        minimum=0,
-    )
-    structure_labels: tuple[int, ...] | Literal["all"] = setting(
-        "all", help="The labels that are structures to be told; or all of the training subjects'.", minimum=1
     )
     temperature: float = setting(0.07, help="τ of Eq. 4.", minimum=1e-3, maximum=10)
     validation_pairs: int = setting(8, help="Pairs of images that are scored at each validation.", minimum=1)

@@ -39,7 +39,7 @@ def dns(
 
     Returns
     -------
-    Tensor, (1, `MasrNet.channels`, D, H, W), float32
+    Tensor, (1, 24, D, H, W), float32
         Of length 1 at every voxel, so that the dot product of two is their cosine similarity.
     """
     if mask is not None:
@@ -47,7 +47,7 @@ def dns(
     image = unit_range(image)
     parts = _parts(tuple(image.shape[2:]), part_voxel, network.reach)
     coarse = network.coarse(_pooled(image, network, parts))
-    descriptors = image.new_empty((1, network.channels, *image.shape[2:]))
+    descriptors = image.new_empty((1, network.settings.descriptor, *image.shape[2:]))
     for part in parts:
         described = network.describe(image[_all(part.around)], coarse[_all(_halved(part.around))])
         descriptors[_all(part.core)] = F.normalize(described[_all(part.inner)], dim=1)

@@ -10,7 +10,6 @@ import torch
 from MMRegCore.config import DnsSettings, McboSettings
 from MMRegCore.features.dns import dns
 from MMRegCore.features.mind import mind_ssc
-from MMRegCore.geometry import Grid, Orientation
 from MMRegCore.networks.masrnet import MasrNet
 from MMRegCore.networks.weights import load_network
 
@@ -18,15 +17,8 @@ from MMRegCore.networks.weights import load_network
 Describe: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def descriptors(settings: DnsSettings | McboSettings, grid: Grid, device: torch.device) -> Describe:
+def descriptors(settings: DnsSettings | McboSettings, device: torch.device) -> Describe:
     """Make what describes images, as the settings say.
-
-    Parameters
-    ----------
-    settings : DnsSettings or McboSettings
-    grid : Grid
-        Where the images lie: MASR-Net knows heads upright, and is shown them so.
-    device : torch.device
 
     Returns
     -------
@@ -42,13 +34,7 @@ def descriptors(settings: DnsSettings | McboSettings, grid: Grid, device: torch.
     if settings.features == "mind":
         return lambda image, weight: mind_ssc(image, radius=settings.mind_radius, dilation=settings.mind_dilation)
     network = cast(MasrNet, load_network(settings.dns_weights, architecture="masr-net")).to(device)
-    how = Orientation.of(grid)
-
-    def describe(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        mask = _mask(how.upright(weight))
-        return how.as_it_was(dns(how.upright(image), network, mask=mask)).contiguous()
-
-    return describe
+    return lambda image, weight: dns(image, network, mask=_mask(weight))
 
 
 def _mask(weight: torch.Tensor) -> torch.Tensor | None:

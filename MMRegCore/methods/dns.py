@@ -35,7 +35,7 @@ def dns(prepared: Prepared, settings: DnsSettings, rigid: Lc2Settings, monitor: 
         Of the rigid search, where ``settings.start`` asks for one.
     monitor : Monitor
     """
-    describe = descriptors(settings, prepared.grid, prepared.fixed.device)
+    describe = descriptors(settings, prepared.fixed.device)
     move = _rigid(prepared, rigid, monitor.part(0.0, 0.2)) if settings.start == "lc2" else None
     posed = prepared if move is None else _posed(prepared, move)
     seen = [(posed.fixed, posed.fixed_weight), *zip(posed.moving, posed.moving_weight, strict=True)]

@@ -6,6 +6,7 @@ import logging
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from MMRegCore.config import LearnedSettings
 from MMRegCore.config.networks import TrainedOn
@@ -17,6 +18,7 @@ from MMRegCore.methods.fusion import Fusion, fuse
 from MMRegCore.methods.solution import Solution
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.intensity import unit_range
+from MMRegCore.networks.lapirn import LapIrn
 from MMRegCore.networks.weights import load_network
 from MMRegCore.optimisation.instance import optimise_instance, pool
 from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error
@@ -72,7 +74,7 @@ def learned(
         monitor.report("the network", 0.1 + 0.5 * number / len(prepared.moving))
         moving = _as_known(image, weight, prepared.grid, grid)
         with mixed:
-            forward, backward = network(fixed, moving).float(), network(moving, fixed).float()
+            forward, backward = (field.float() for field in _both_ways(network, fixed, moving))
         error = inverse_consistency_error(forward, backward, (known.spacing_mm,) * 3)
         fields.append(DisplacementField.from_voxel(forward, grid).on_grid(prepared.grid).to_voxel())
         there = resampling_coordinates(grid, prepared.grid).to(error.device)
@@ -94,6 +96,14 @@ def unlike(prepared: Prepared, known: TrainedOn) -> list[str]:
     if spacing_mm > _COARSEST * known.spacing_mm:
         found.append(f"expected voxels of {known.spacing_mm:g} mm or finer; got {spacing_mm:g} mm")
     return found
+
+
+def _both_ways(network: nn.Module, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The displacements from fixed to moving and from moving to fixed."""
+    if isinstance(network, LapIrn):  # which may have to describe the images: once is enough
+        here, there, shape = network.seen(fixed), network.seen(moving), fixed.shape[2:]
+        return network.between(here, there, shape), network.between(there, here, shape)
+    return network(fixed, moving), network(moving, fixed)
 
 
 def _as_known(image: torch.Tensor, weight: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:

@@ -41,7 +41,7 @@ def mcbo(prepared: Prepared, settings: McboSettings, fusion: Fusion, memory_byte
     memory_bytes : int
         What the run may use; the finest level is solved in overlapping parts that fit.
     """
-    describe = descriptors(settings, prepared.grid, prepared.fixed.device)
+    describe = descriptors(settings, prepared.fixed.device)
     fixed = describe(prepared.fixed, prepared.fixed_weight)
     per_level: list[list[torch.Tensor]] = [[] for _ in settings.strides]
     errors: list[list[torch.Tensor]] = [[] for _ in settings.strides]

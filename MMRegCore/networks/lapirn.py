@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class LapIrn(nn.Module):
         seen = 2
         if settings.inputs == "descriptors":
             self.describer = MasrNet(settings.describer).requires_grad_(False)
-            seen = 2 * self.describer.channels
+            seen = 2 * settings.describer.descriptor
         channels = 4 * settings.start_channels
         # The coarsest sees two images; the others see the field from below too.
         self.levels = nn.ModuleList(_Level(n, channels, settings) for n in (seen, *([seen + 3] * (LEVELS - 1))))
@@ -63,10 +64,16 @@ class LapIrn(nn.Module):
         Tensor, (B, 3, D, H, W)
             Components (d, h, w) in voxels, pull convention.
         """
-        if self.describer is None:
-            return self.at_full_resolution(self.fields(fixed, moving), fixed)
-        seen = self.described(fixed), self.described(moving)
-        return finer(self.at_full_resolution(self.fields(*seen), seen[0]), fixed.shape[2:])
+        return self.between(self.seen(fixed), self.seen(moving), fixed.shape[2:])
+
+    def seen(self, images: torch.Tensor) -> torch.Tensor:
+        """What the levels see of images (B, 1, D, H, W): themselves, or what is described of them."""
+        return images if self.describer is None else self.described(images)
+
+    def between(self, fixed: torch.Tensor, moving: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """The displacement between what is seen of two images, at the images' ``shape`` (D, H, W)."""
+        displacement = self.at_full_resolution(self.fields(fixed, moving), fixed)
+        return displacement if self.describer is None else finer(displacement, shape)
 
     @torch.no_grad()
     def described(self, images: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from MMRegCore.errors import GeometryError, InputError
-from MMRegCore.geometry import Grid, Orientation
+from MMRegCore.geometry import Grid
 from MMRegCore.io import read_volume
 from MMRegCore.io.files import stem_of
 from MMRegCore.io.volumes import WRITABLE_SUFFIXES
@@ -52,20 +52,15 @@ class SubjectFiles:
     labels: Path | None = None
 
     def read(self) -> Subject:
-        """Read them, with their axes as near to S, A, R as they come: a network is to know heads upright.
-
-        Raises `InputError` or `GeometryError` when one cannot be used or they lie on different grids.
-        """
+        """Read them; `InputError` or `GeometryError` when one cannot be used or they lie on different grids."""
         volumes = {name: read_volume(path) for name, path in self.images.items()}
         labels = read_volume(self.labels) if self.labels else None
         grids = [volume.grid for volume in (*volumes.values(), *([labels] if labels else []))]
         if not all(grid.matches(grids[0]) for grid in grids[1:]):
             shapes = ", ".join(str(grid.shape) for grid in grids)
             raise GeometryError(f"expected the images and labels of '{self.name}' on one grid; got {shapes}")
-        how = Orientation.of(grids[0])
-        images = {name: how.upright(unit_range(torch.nan_to_num(volume.data))) for name, volume in volumes.items()}
-        numbers = None if labels is None else how.upright(labels.data[0].round().short())
-        return Subject(self.name, how.upright_grid(grids[0]), images, numbers)
+        images = {name: unit_range(torch.nan_to_num(volume.data)) for name, volume in volumes.items()}
+        return Subject(self.name, grids[0], images, None if labels is None else labels.data[0].round().short())
 
 
 class Subjects(Sequence[Subject]):

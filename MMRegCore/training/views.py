@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -23,12 +23,11 @@ _FOREGROUND = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Two images (1, 1, n, n, n) in [0, 1] of the same places, the foreground (n, n, n), bool, and labels if any."""
+    """Two images (1, 1, n, n, n) in [0, 1] of the same places, and the foreground (n, n, n), bool."""
 
     first: torch.Tensor
     second: torch.Tensor
     foreground: torch.Tensor
-    labels: torch.Tensor | None = None
 
 
 def draw_views(subject: Subject, generator: torch.Generator, settings: ViewSettings) -> Views:
@@ -50,23 +49,21 @@ def draw_views(subject: Subject, generator: torch.Generator, settings: ViewSetti
         When the subject has neither labels nor images.
     """
     positions = _positions(subject, generator, settings)
-    labels = None
-    if subject.labels is not None:
-        labels = sample(subject.labels[None, None].float(), positions, mode="nearest")[0, 0].long()
     chance = float(torch.rand((), generator=generator))
     magnetic = [name for name in sorted(subject.images) if name != ULTRASOUND]
     if ULTRASOUND in subject.images and magnetic and chance < settings.ultrasound:
-        return replace(_with_ultrasound(subject, magnetic, positions, generator, settings), labels=labels)
+        return _with_ultrasound(subject, magnetic, positions, generator, settings)
     chance = float(torch.rand((), generator=generator))
-    if labels is not None and (not magnetic or chance < settings.synthetic):
+    if subject.labels is not None and (not magnetic or chance < settings.synthetic):
+        labels = sample(subject.labels[None, None].float(), positions, mode="nearest")[0, 0].long()
         one, two = (synthetic_contrast(labels, generator, settings.synthesis)[None] for _ in range(2))
-        return Views(unit_range(one), unit_range(two), labels > 0, labels)
+        return Views(unit_range(one), unit_range(two), labels > 0)
     if not magnetic:
         raise InputError(f"expected labels or images of '{subject.name}'; got neither")
     chosen = torch.randint(len(magnetic), (2,), generator=generator).tolist()
     one, two = (sample(subject.images[magnetic[index]][None], positions) for index in chosen)
     foreground = (one > _FOREGROUND)[0, 0]
-    return Views(unit_range(one), unit_range(random_bezier(two, generator, settings.inversion)), foreground, labels)
+    return Views(unit_range(one), unit_range(random_bezier(two, generator, settings.inversion)), foreground)
 
 
 def _with_ultrasound(

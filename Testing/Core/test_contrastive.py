@@ -193,17 +193,6 @@ def test_ultrasound_is_one_of_the_views_where_there_is_some(labels):
     assert views.foreground.any()
 
 
-def test_labels_come_along_with_every_kind_of_view(labels):
-    source = subject(labels, "t1", "us")
-    for kind in ({"ultrasound": 1.0}, {"ultrasound": 0.0, "synthetic": 1.0}, {"ultrasound": 0.0, "synthetic": 0.0}):
-        views = draw_views(source, stream(3), ViewSettings(crop_voxel=16, **kind))
-        assert views.labels.shape == (16, 16, 16)
-        assert set(views.labels.unique().tolist()) <= {0, 3, 41}
-        assert (views.labels > 0).any()
-    without = Subject("one", source.grid, {"t1": source.images["t1"]})
-    assert draw_views(without, stream(3), SMALL).labels is None
-
-
 def test_views_need_something_to_show():
     empty = Subject("none", Grid((20, 20, 20), torch.eye(4).numpy()), {"us": torch.ones(1, 20, 20, 20)})
     with pytest.raises(InputError, match="expected labels or images of 'none'"):

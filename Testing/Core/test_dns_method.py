@@ -205,7 +205,7 @@ def test_the_trained_network_knows_that_black_and_white_are_alike(pair):
 def test_weights_that_are_not_there_are_named():
     settings = DnsSettings(dns_weights="not-there.safetensors")
     with pytest.raises(InputError, match=r"not-there\.safetensors"):
-        descriptors(settings, Grid((8, 8, 8), np.eye(4)), torch.device("cpu"))
+        descriptors(settings, torch.device("cpu"))
 
 
 def test_it_competes_with_the_start_as_every_method_does(pair):

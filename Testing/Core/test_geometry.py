@@ -1,5 +1,3 @@
-from itertools import permutations
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from MMRegCore.errors import GeometryError
 from MMRegCore.geometry import (
     Grid,
-    Orientation,
     check_affine,
     displacement_mm_from_voxel,
     displacement_voxel_from_mm,
@@ -209,29 +206,3 @@ def test_normalised_ends_are_the_outer_faces():
 def test_slices_hold_the_points_of_the_whole(any_grid):
     stacked = np.concatenate([part.points_ras() for part in any_grid.slices()])
     np.testing.assert_allclose(stacked, any_grid.points_ras(), atol=1e-9)
-
-
-@given(grids())
-@settings(max_examples=60, deadline=None)
-def test_upright_arrays_lie_along_s_a_r_where_they_lay_before(grid):
-    how = Orientation.of(grid)
-    places = torch.from_numpy(grid.points_ras()).permute(3, 0, 1, 2)
-    upright = how.upright(places)
-    found = how.upright_grid(grid)
-    np.testing.assert_allclose(found.points_ras(), upright.permute(1, 2, 3, 0).numpy(), atol=1e-9)
-    assert torch.equal(how.as_it_was(upright), places)
-    assert Orientation.of(found) == Orientation((0, 1, 2), (False, False, False))
-    # Of all orders of the axes none lies nearer.
-    cosines = found.ras_from_ijk[:3, :3] / found.spacing_mm
-    assert np.trace(cosines) >= max(np.abs(cosines)[[0, 1, 2], list(p)].sum() for p in permutations(range(3))) - 1e-9
-
-
-def test_upright_is_what_itk_calls_ras():
-    sitk = pytest.importorskip("SimpleITK")
-    image = sitk.GetImageFromArray(np.random.default_rng(0).random((4, 5, 6)))
-    image.SetDirection((0, 0, 1, -1, 0, 0, 0, 1, 0))
-    grid = Grid.from_itk(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    # DICOM's names say where the axes lead to in newer ITK: L, P, S are LPS; RAS is R, A, S.
-    expected = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "RAS"))
-    upright = Orientation.of(grid).upright(torch.from_numpy(sitk.GetArrayFromImage(image)))
-    assert np.array_equal(upright.numpy(), expected)

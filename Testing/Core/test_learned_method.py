@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from MMRegCore.config import LearnedSettings, RegistrationSettings, load_preset, with_changes
-from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings, TrainedOn
+from MMRegCore.config.networks import (
+    GradientGuidedSettings,
+    LapIrnSettings,
+    MasrNetSettings,
+    MultiPropSettings,
+    TrainedOn,
+)
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
@@ -133,6 +139,25 @@ def test_every_learned_method_registers_from_a_file(name, tmp_path, blobs):
     result = register(image, image, settings=settings, device="cpu")
     # An image with itself: nothing is better than the start.
     assert result.assessment.numbers["choice"]["chosen"] == "start"
+
+
+def test_lapirn_describes_each_image_once(tmp_path, oblique_grid, smooth_volume, monkeypatch):
+    settings = LapIrnSettings(
+        start_channels=1,
+        residual_blocks=1,
+        inputs="descriptors",
+        describer=MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4),
+        trained_on=TrainedOn(spacing_mm=3.0),
+    )
+    path = tmp_path / "mine.safetensors"
+    write_weights(LapIrn(settings), path, {"architecture": "lapirn", "settings": settings.to_dict()})
+    described = []
+    original = LapIrn.described
+    monkeypatch.setattr(LapIrn, "described", lambda self, images: described.append(images) or original(self, images))
+    prepared = prepared_on(oblique_grid, smooth_volume)
+    found = method.learned(prepared, "lapirn", LearnedSettings(weights=str(path)), "mean", Monitor())
+    assert len(described) == 2
+    assert found.displacement_voxel.shape == (1, 3, *oblique_grid.shape)
 
 
 @pytest.mark.parametrize("name", method.LEARNED)

@@ -1,12 +1,10 @@
 """MASR-Net: any size, every weight, stages; what it goes down and comes up by."""
 
 import math
-from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from MMRegCore.config.networks import MasrNetSettings
 from MMRegCore.errors import InputError
@@ -15,20 +13,6 @@ from MMRegCore.networks.blocks import blur_pool, upsampled
 from MMRegCore.networks.masrnet import MasrNet
 
 SMALL = MasrNetSettings(channels=(2, 3, 4, 5))
-
-
-def test_the_context_stands_beside_the_descriptor_with_its_own_length():
-    torch.manual_seed(0)
-    network = MasrNet(replace(SMALL, context=3, context_weight=0.5))
-    described = network(torch.rand(1, 1, 9, 8, 10))
-    assert network.channels == 27
-    own, context = described.split([24, 3], dim=1)
-    torch.testing.assert_close(own.norm(dim=1), torch.ones(1, 9, 8, 10))
-    torch.testing.assert_close(context.norm(dim=1), torch.full((1, 9, 8, 10), 0.5))
-    without = MasrNet(SMALL)
-    without.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("context")})
-    image = torch.rand(1, 1, 9, 8, 10)
-    torch.testing.assert_close(network(image)[:, :24], F.normalize(without(image), dim=1))
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (9, 13, 18), (5, 6, 7)])
@@ -42,9 +26,8 @@ def test_descriptors_of_any_size(shape):
     torch.testing.assert_close(network(image[1:]), descriptor[1:], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("context", [0, 3])
-def test_every_weight_learns(context):
-    network = MasrNet(replace(SMALL, context=context))
+def test_every_weight_learns():
+    network = MasrNet(SMALL)
     network(torch.rand(1, 1, 16, 16, 16)).square().mean().backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
 
@@ -57,10 +40,9 @@ def described_and_kept(network, image):
     return described, sum(kept)
 
 
-@pytest.mark.parametrize("context", [0, 3])
-def test_large_volumes_are_computed_in_stages_with_the_same_values_and_gradients(monkeypatch, context):
+def test_large_volumes_are_computed_in_stages_with_the_same_values_and_gradients(monkeypatch):
     torch.manual_seed(0)
-    network = MasrNet(replace(SMALL, context=context)).double()
+    network = MasrNet(SMALL).double()
     monkeypatch.setattr(masrnet, "_SLAB", 3)
     image = torch.rand(2, 1, 9, 10, 11, dtype=torch.float64)
     found = []

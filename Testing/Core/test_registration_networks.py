@@ -271,7 +271,9 @@ def test_lapirn_sees_descriptors_at_half_the_resolution_and_does_not_learn_them(
     assert seen.shape == (2, 4, 5, 5, 6)
     alone = F.normalize(network.describer(unit_range(image[1:])), dim=1)
     torch.testing.assert_close(seen[1, :, :4], F.avg_pool3d(alone, 2)[0], atol=1e-4, rtol=1e-4)
-    network(image, image.flip(2)).square().sum().backward()
+    displacement = network(image, image.flip(2))
+    torch.testing.assert_close(network.between(seen, network.seen(image.flip(2)), image.shape[2:]), displacement)
+    displacement.square().sum().backward()
     assert all(p.grad is None for p in network.describer.parameters())
     assert all(p.grad is not None for p in network.levels.parameters())
     with pytest.raises(TypeError, match="one that sees images"):

@@ -11,7 +11,6 @@ from MMRegCore.config.training import MasrNetTraining
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.io import write_volume
-from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.weights import load_network
 from MMRegCore.settings import with_changes
 from MMRegCore.training import masrnet as masrnet_training
@@ -20,7 +19,6 @@ from MMRegCore.training.data import SubjectFiles, Subjects, read_training_data
 from MMRegCore.training.registry import TRAININGS, find_training, read_settings
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
 
 GRID = Grid((18, 20, 22), np.diag([1.0, 1.0, 1.5, 1.0]))
 SMALL = {
@@ -142,34 +140,6 @@ def test_images_of_a_subject_must_lie_on_one_grid(by_folder):
     write_volume(image(1, Grid((10, 20, 22), np.eye(4))), by_folder / "training" / "t0" / "flair.nrrd")
     with pytest.raises(GeometryError, match="expected the images and labels of 't0' on one grid"):
         _ = read_training_data(by_folder).training[0]
-
-
-def test_subjects_are_brought_upright_without_resampling(tmp_path):
-    lying = np.array([[0.0, 0.0, -1.5, 9.0], [-1.0, 0.1, 0.0, 4.0], [0.1, 1.0, 0.0, -7.0], [0.0, 0.0, 0.0, 1.0]])
-    volume = image(0, Grid((4, 5, 6), lying))
-    numbers = volume.with_data((volume.data > 50).float())
-    for name, each in (("t1", volume), ("labels", numbers)):
-        write_volume(each, tmp_path / f"{name}.nii.gz")
-    subject = SubjectFiles("one", {"t1": tmp_path / "t1.nii.gz"}, tmp_path / "labels.nii.gz").read()
-    assert subject.grid.shape == (5, 6, 4)
-    expected = volume.data[0].permute(1, 2, 0).flip(1, 2)
-    torch.testing.assert_close(subject.images["t1"][0], unit_range(expected))
-    assert torch.equal(subject.labels, (expected > 50).short())
-    # An image that is resampled onto the grid of the subject stays where it was.
-    torch.testing.assert_close(unit_range(resample(volume, subject.grid)), subject.images["t1"], atol=1e-4, rtol=0)
-
-
-def test_masr_net_learns_to_tell_structures(by_folder, tmp_path):
-    changes = {**SMALL, "structures": 1.0, "network.context": 4, "training.steps": 30, "learning_rate": 0.02}
-    settings = with_changes(MasrNetTraining(), changes)
-    scores = run_training("masr-net", settings, by_folder, tmp_path / "whole")
-    assert set(scores) == {"retrieval", "retrieval of MIND", "structures"}
-    assert 0 <= scores["structures"] <= 1
-    losses = [loss for _, loss in read_curves(tmp_path / "whole" / "curves.csv")["training", "structures"]]
-    assert losses[-1] < losses[0]
-    short = with_changes(settings, {"training.steps": "14"})
-    run_training("masr-net", short, by_folder, tmp_path / "parts")
-    assert run_training("masr-net", settings, by_folder, tmp_path / "parts", resume=True) == scores
 
 
 def test_subjects_are_read_once_and_let_go_when_memory_is_short(tmp_path, monkeypatch):
