@@ -72,7 +72,7 @@ def accuracy() -> None:
     methods: dict[str, Field] = {"affine only": lambda pair: torch.zeros(1, 3, *pair.grid.shape)}
     for name, path, architecture in _weights():
         methods[name] = network_of(path, architecture)
-    for name in [name for name in methods if name in ("multiprop", "gradient-guided gated")]:
+    for name in [name for name in methods if name in ("multiprop", "gradient-guided gated", "lapirn-descriptors")]:
         methods[f"{name}, then instance optimisation"] = _refined(methods[name])
     methods["instance optimisation alone"] = _refined(methods["affine only"])
     methods["instance optimisation on DNS"] = _on_dns
@@ -145,7 +145,7 @@ def keep_curves() -> None:
 def _weights() -> Iterator[tuple[str, Path, str]]:
     """Name, final weights and architecture of each training that was done."""
     trainings = {"multiprop": "multiprop"}
-    trainings |= {f"lapirn{form}": "lapirn" for form in ("", "-dns", "-blended", "-dns-blended")}
+    trainings |= {f"lapirn{form}": "lapirn" for form in ("", "-dns", "-blended", "-dns-blended", "-descriptors")}
     trainings |= {f"gradient-guided-{form}": "gradient-guided" for form in ("image", "average", "gated", "blended")}
     for folder, architecture in trainings.items():
         path = TRAINED / folder / LAST

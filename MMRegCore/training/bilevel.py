@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -11,8 +12,25 @@ import torch
 from MMRegCore.config.pair_training import BilevelSettings
 from MMRegCore.training.distributed import Place
 
-# From parameters and their gradients to the size of a step, for each number or for all of a parameter.
-Rates: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], list[torch.Tensor]]
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step of the lower level, parameter by parameter.
+
+    Attributes
+    ----------
+    change : list of Tensor
+        w' − w.
+    rates : list of Tensor
+        s: how far w goes for each unit of gradient, for each number of a parameter or for all of it.
+    """
+
+    change: list[torch.Tensor]
+    rates: list[torch.Tensor]
+
+
+# From parameters and their gradients to the step that they make.
+Stepper: TypeAlias = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], Step]
 
 
 def hyper_gradient(
@@ -20,7 +38,7 @@ def hyper_gradient(
     upper: Callable[[], torch.Tensor],
     parameters: Sequence[torch.Tensor],
     weights: torch.Tensor,
-    rates: Rates,
+    stepper: Stepper,
     longest: float = math.inf,
     moves: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -41,9 +59,8 @@ def hyper_gradient(
         Those of the network that require gradients; as they were on return.
     weights : Tensor, (n,)
         λ.
-    rates : callable
-        s: from parameters and their gradients ∂f/∂w the size of the lower level's step, for each number of each
-        parameter or one for all of it.
+    stepper : callable
+        The lower level's `Step` from parameters and their gradients ∂f/∂w.
     longest : float
         The lower level cuts gradients ∂f/∂w to this length before it steps.
     moves : Tensor, (n,), bool, optional
@@ -59,41 +76,47 @@ def hyper_gradient(
     slopes = {index: _gradients(found[index], used, again=True) for index in asked}
     descent = _gradients((weights.to(found.dtype) * found).sum(), used)
     cut = min(1.0, longest / max(_length(descent), 1e-12))
-    sizes = rates(used, [cut * gradient for gradient in descent])
+    step = stepper(used, [cut * gradient for gradient in descent])
     before = [p.detach().clone() for p in used]
     try:
-        _move(used, before, _scaled(descent, sizes), -cut)
-        direction = _scaled(_gradients(upper(), used), sizes)
+        _set(used, [w + change for w, change in zip(before, step.change, strict=True)])
+        direction = [s * g for s, g in zip(step.rates, _gradients(upper(), used), strict=True)]
     finally:
-        _move(used, before, before, 0.0)
+        _set(used, before)
     told = torch.zeros_like(weights)
     for index, slope in slopes.items():
         told[index] = -cut * torch.stack([(g * v).sum() for g, v in zip(slope, direction, strict=True)]).sum()
     return told
 
 
-def rates_of_adam(optimiser: torch.optim.Adam) -> Rates:
-    """How far Adam's next step goes for each unit of gradient, number by number, but for its momentum.
+def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
+    """The step that Adam would take, and how far a gradient takes the parameters once its momentum is spent.
 
-    That is its rate over the root of the second moment, this gradient taken up: without it, a number that has hardly
-    had a gradient so far would seem to leap.  A parameter that has not moved yet does not.
+    That is the rate over the root of the second moment, this gradient taken up in it.  A parameter that has not moved
+    yet does not.
     """
 
-    def rates(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def stepper(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> Step:
         groups = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
-        found = []
+        change, rates = [], []
         for parameter, gradient in zip(parameters, gradients, strict=True):
             state, group = optimiser.state.get(parameter, {}), groups[parameter]
             if not state:
-                found.append(torch.zeros_like(parameter))
+                change.append(torch.zeros_like(parameter))
+                rates.append(torch.zeros_like(parameter))
                 continue
-            decay = group["betas"][1]
-            moment = torch.lerp(gradient.square(), state["exp_avg_sq"], decay)
-            unbiased = moment / (1 - decay ** (float(state["step"]) + 1))
-            found.append(group["lr"] / (unbiased.sqrt() + group["eps"]))
-        return found
+            count = float(state["step"]) + 1
+            first, second = (
+                torch.lerp(new, state[name], decay) / (1 - decay**count)
+                for new, name, decay in zip(
+                    (gradient, gradient.square()), ("exp_avg", "exp_avg_sq"), group["betas"], strict=True
+                )
+            )
+            rates.append(group["lr"] / (second.sqrt() + group["eps"]))
+            change.append(-rates[-1] * first)
+        return Step(change, rates)
 
-    return rates
+    return stepper
 
 
 class Bilevel:
@@ -138,12 +161,12 @@ class Bilevel:
         terms: Callable[[], torch.Tensor],
         upper: Callable[[], torch.Tensor],
         parameters: Sequence[torch.Tensor],
-        rates: Rates,
+        stepper: Stepper,
         longest: float = math.inf,
     ) -> None:
         """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3)."""
         weights = self.weights
-        gradient = hyper_gradient(terms, upper, parameters, weights, rates, longest, self._moves)
+        gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves)
         self._log.grad = gradient * weights
         self._place.average_gradients([self._log])  # type: ignore[list-item] # a leaf tensor is all it needs
         self._descent.step()
@@ -171,13 +194,7 @@ def _length(directions: Sequence[torch.Tensor]) -> float:
     return float(torch.stack([direction.norm() for direction in directions]).norm())
 
 
-def _scaled(directions: Sequence[torch.Tensor], sizes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [size * direction for direction, size in zip(directions, sizes, strict=True)]
-
-
 @torch.no_grad()
-def _move(
-    parameters: Sequence[torch.Tensor], start: Sequence[torch.Tensor], direction: Sequence[torch.Tensor], step: float
-) -> None:
-    for parameter, origin, change in zip(parameters, start, direction, strict=True):
-        parameter.copy_(origin + step * change)
+def _set(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

@@ -17,7 +17,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.networks.flow import warp
 from MMRegCore.networks.weights import with_channels_together
 from MMRegCore.similarity import dice
-from MMRegCore.training.bilevel import Bilevel, rates_of_adam
+from MMRegCore.training.bilevel import Bilevel, step_of_adam
 from MMRegCore.training.data import Subject, TrainingData
 from MMRegCore.training.distributed import Place
 from MMRegCore.training.losses import folding_loss, jacobian_determinant, known_loss, mind_loss, soft_dice_loss
@@ -171,7 +171,7 @@ class PairRecipe(ABC):
             terms,
             lambda: self.upper(judged),
             list(self.network.parameters()),
-            rates_of_adam(self._optimiser),
+            step_of_adam(self._optimiser),
             self._settings.longest_gradient,
         )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from MMRegCore.config.pair_training import BilevelSettings
-from MMRegCore.training.bilevel import Bilevel, hyper_gradient, rates_of_adam
+from MMRegCore.training.bilevel import Bilevel, Step, hyper_gradient, step_of_adam
 from MMRegCore.training.distributed import Place
 
 PLACE = Place(torch.device("cpu"))
@@ -14,7 +14,8 @@ PLACE = Place(torch.device("cpu"))
 
 def constant(rate):
     """One step size for all, or one for each number, whatever the gradient."""
-    return lambda parameters, gradients: [torch.as_tensor(rate)] * len(parameters)
+    rate = torch.as_tensor(rate)
+    return lambda parameters, gradients: Step([-rate * g for g in gradients], [rate] * len(parameters))
 
 
 RATES = constant(0.1)
@@ -93,17 +94,30 @@ def test_a_gradient_that_is_cut_makes_a_shorter_step():
     torch.testing.assert_close(cut, shorter)
 
 
-def test_the_rates_are_the_step_that_adam_takes():
-    """Without momentum, its next step is the rate times the gradient, number by number."""
+def test_the_step_is_the_one_that_adam_takes():
     w, unused = torch.randn(5, requires_grad=True), torch.zeros(2, requires_grad=True)
-    adam = torch.optim.Adam([w, unused], lr=0.03, betas=(0.0, 0.9))
+    adam = torch.optim.Adam([w, unused], lr=0.03, betas=(0.7, 0.9))
     random = torch.Generator().manual_seed(0)
+    w.grad = torch.randn(5, generator=random)
+    adam.step()
     for _ in range(4):
         before, w.grad = w.detach().clone(), torch.randn(5, generator=random)
-        rates = rates_of_adam(adam)([w, unused], [w.grad, torch.ones(2)])
+        step = step_of_adam(adam)([w, unused], [w.grad, torch.ones(2)])
         adam.step()
-    torch.testing.assert_close(before - w.detach(), rates[0] * w.grad)
-    assert torch.equal(rates[1], torch.zeros(2))
+        torch.testing.assert_close(w.detach() - before, step.change[0])
+    assert torch.equal(step.change[1], torch.zeros(2))
+    assert torch.equal(step.rates[1], torch.zeros(2))
+
+
+def test_the_rates_are_what_a_gradient_comes_to():
+    """The same gradient again and again: momentum and second moment settle, and a step is the rate times it."""
+    w = torch.zeros(3, requires_grad=True)
+    adam = torch.optim.Adam([w], lr=0.03, betas=(0.7, 0.9))
+    w.grad = torch.tensor([1.0, -0.2, 5.0])
+    for _ in range(200):
+        adam.step()
+    step = step_of_adam(adam)([w], [w.grad])
+    torch.testing.assert_close(step.change[0], -step.rates[0] * w.grad)
 
 
 def test_where_the_upper_level_is_at_rest_nothing_moves():
