@@ -36,9 +36,8 @@ _COARSE: dict[str, object] = {
 }
 _UPPER: dict[str, object] = {
     "bilevel.every": 2,
-    "bilevel.begin": 200,
-    "bilevel.descent": "gradient",
-    "bilevel.learning_rate": 1.0,
+    "bilevel.begin": 250,
+    "bilevel.learning_rate": 0.05,
     "bilevel.objective": "dice",
     "bilevel.learned": "regularisation",
 }

@@ -47,12 +47,7 @@ class BilevelSettings(Settings):
         help="Step of the first of them: until a network has learned something, more smoothness is always better.",
         minimum=1,
     )
-    descent: Literal["adam", "gradient"] = setting(
-        "adam",
-        help="How the logarithms of the weights descend: by Adam, or by their gradient as it is, which is large where "
-        "a weight is far off and small where little depends on it.",
-    )
-    learning_rate: float = setting(1e-4, help="Its step size.", minimum=0, maximum=100)
+    learning_rate: float = setting(1e-4, help="Of Adam on the logarithms of the weights.", minimum=0, maximum=1)
     objective: Literal["similarity", "dice"] = setting(
         "similarity", help="What the validation split judges by; 'dice' needs labels."
     )

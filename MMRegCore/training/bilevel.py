@@ -120,7 +120,7 @@ def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
 
 
 class Bilevel:
-    """The weights λ of a loss, and what moves them; they stay positive, since it moves their logarithms.
+    """The weights λ of a loss, and the Adam that moves them; they stay positive, since it moves their logarithms.
 
     Parameters
     ----------
@@ -141,10 +141,7 @@ class Bilevel:
         self._moves = torch.tensor(moves, device=place.device) & (weights > 0)
         self._asked = weights > 0
         self._log = torch.where(self._asked, weights, 1.0).log().requires_grad_(True)
-        rate = settings.learning_rate
-        self._descent: torch.optim.Optimizer = torch.optim.SGD([self._log], lr=rate)
-        if settings.descent == "adam":
-            self._descent = torch.optim.Adam([self._log], lr=rate, betas=(0.5, 0.999))
+        self._adam = torch.optim.Adam([self._log], lr=settings.learning_rate, betas=(0.5, 0.999))
 
     @property
     def weights(self) -> torch.Tensor:
@@ -169,17 +166,17 @@ class Bilevel:
         gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves)
         self._log.grad = gradient * weights
         self._place.average_gradients([self._log])  # type: ignore[list-item] # a leaf tensor is all it needs
-        self._descent.step()
+        self._adam.step()
 
     def state_dict(self) -> dict[str, Any]:
         """What `update` changes."""
-        return {"log": self._log.detach().clone(), "descent": self._descent.state_dict()}
+        return {"log": self._log.detach().clone(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         with torch.no_grad():
             self._log.copy_(state["log"])
-        self._descent.load_state_dict(state["descent"])
+        self._adam.load_state_dict(state["adam"])
 
 
 def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor], *, again: bool = False) -> list[torch.Tensor]:

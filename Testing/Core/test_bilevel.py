@@ -187,19 +187,6 @@ def test_weights_that_are_not_learned_stay_as_they_were_set():
     assert abs(float(second.weights[1]) - 1.9) > 0.01
 
 
-def test_by_the_gradient_it_moves_as_far_as_the_gradient_is_long():
-    """d F / d log λ times the rate; Adam's first step is the rate, however small that is."""
-    problem, weights = Quadratic(), torch.tensor([0.7, 1.9])
-    moved = {}
-    for descent in ("gradient", "adam"):
-        bilevel = bilevel_of(*weights.tolist(), every=1, learning_rate=0.01, descent=descent)
-        bilevel.update(lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], RATES)
-        moved[descent] = (bilevel.weights / weights).log()
-    slopes = hyper_gradient(problem.terms, problem.upper, [problem.w], weights.double(), RATES).float() * weights
-    torch.testing.assert_close(moved["gradient"], -0.01 * slopes, atol=1e-6, rtol=1e-3)
-    torch.testing.assert_close(moved["adam"], -0.01 * slopes.sign(), atol=1e-6, rtol=1e-3)
-
-
 def test_when_it_is_due():
     never, third = (bilevel_of(1.0, every=n) for n in (0, 3))
     assert [never.due(step) for step in range(4)] == [False] * 4
