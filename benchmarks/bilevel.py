@@ -37,7 +37,7 @@ _COARSE: dict[str, object] = {
 _UPPER: dict[str, object] = {
     "bilevel.every": 2,
     "bilevel.begin": 250,
-    "bilevel.learning_rate": 0.05,
+    "bilevel.learning_rate": 0.07,
     "bilevel.objective": "dice",
     "bilevel.learned": "regularisation",
 }

@@ -47,7 +47,12 @@ class BilevelSettings(Settings):
         help="Step of the first of them: until a network has learned something, more smoothness is always better.",
         minimum=1,
     )
-    learning_rate: float = setting(1e-4, help="Of Adam on the logarithms of the weights.", minimum=0, maximum=1)
+    learning_rate: float = setting(
+        1e-4,
+        help="Of Adam on the logarithms of the weights; falls where that of the network does.",
+        minimum=0,
+        maximum=1,
+    )
     objective: Literal["similarity", "dice"] = setting(
         "similarity", help="What the validation split judges by; 'dice' needs labels."
     )

@@ -44,13 +44,13 @@ class LapIrn(nn.Module):
         super().__init__()
         self.settings = settings
         self.describer: MasrNet | None = None
-        seen = 2
+        inputs = 2
         if settings.inputs == "descriptors":
             self.describer = MasrNet(settings.describer).requires_grad_(False)
-            seen = 2 * settings.describer.descriptor
+            inputs = 2 * settings.describer.descriptor
         channels = 4 * settings.start_channels
-        # The coarsest sees two images; the others see the field from below too.
-        self.levels = nn.ModuleList(_Level(n, channels, settings) for n in (seen, *([seen + 3] * (LEVELS - 1))))
+        # The coarsest sees both sides; the others see the field from below too.
+        self.levels = nn.ModuleList(_Level(n, channels, settings) for n in (inputs, *([inputs + 3] * (LEVELS - 1))))
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """The displacement between two images in [0, 1].

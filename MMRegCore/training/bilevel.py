@@ -160,8 +160,10 @@ class Bilevel:
         parameters: Sequence[torch.Tensor],
         stepper: Stepper,
         longest: float = math.inf,
+        share: float = 1.0,
     ) -> None:
-        """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3)."""
+        """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3), by a ``share`` of the step size."""
+        self._adam.param_groups[0]["lr"] = share * self._settings.learning_rate
         weights = self.weights
         gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves)
         self._log.grad = gradient * weights

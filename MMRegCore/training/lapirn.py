@@ -56,10 +56,10 @@ class LapIrnRecipe(PairRecipe):
         terms = {"similarity": self._unlike(pair, fields[-1]), "smoothness": diffusion_loss(fields[-1].flow)}
         return terms | self.told_terms(pair, self.network.at_full_resolution(fields, pair.fixed))
 
-    def unlike(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
+    def dissimilarity(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
         """Where descriptors are seen, one minus the mean cosine of those."""
         if self.network.describer is None:
-            return super().unlike(pair, displacement)
+            return super().dissimilarity(pair, displacement)
         return cosine_loss(pair.fixed, warp(pair.moving, displacement))
 
     def _fields(self, pair: Pair) -> list[LevelField]:
@@ -93,24 +93,23 @@ def make_lapirn(settings: LapIrnTraining, data: TrainingData, place: Place) -> t
     if len(settings.level_steps) != LEVELS - 1:
         raise InputError(f"expected the steps of {LEVELS - 1} levels; got {len(settings.level_steps)}")
     grid, trained_on = training_grid(data, settings.network.trained_on.spacing_mm)
-    describer = None
+    settings = replace(settings, network=replace(settings.network, trained_on=trained_on))
+    describer: MasrNet | None = None
     if settings.similarity == "dns":
         describer = cast(MasrNet, load_network(settings.descriptor, architecture="masr-net")).to(place.device)
-    made = replace(settings.network, trained_on=trained_on)
-    if made.inputs == "images":
-        seen, network = None, LapIrn(made)
-    elif describer is None or settings.pairs.known > 0:
+    if settings.network.inputs == "images":
+        training, validation = pairs_of(data, grid, settings.pairs)
+        return LapIrnRecipe(LapIrn(settings.network), settings, validation, place, describer), training.draw
+    if describer is None or settings.pairs.known > 0:
         raise InputError(
             "expected similarity = dns and pairs.known = 0 for network.inputs = descriptors, beside which there are no "
             f"images; got {settings.similarity} and {settings.pairs.known:g}"
         )
-    else:
-        made = replace(made, describer=describer.settings)
-        network, describer = _seeing(made, describer).to(place.device), None
-        seen, grid = Seen(grid, _describe_by(network, place)), grid.pooled(2)
-    settings = replace(settings, network=made)
-    training, validation = pairs_of(data, grid, settings.pairs, seen)
-    return LapIrnRecipe(network, settings, validation, place, describer), training.draw
+    settings = replace(settings, network=replace(settings.network, describer=describer.settings))
+    network = _seeing(settings.network, describer).to(place.device)
+    training, validation = pairs_of(data, grid.pooled(2), settings.pairs, Seen(grid, _describe_by(network, place)))
+    # What it sees is described already, and compared as it is.
+    return LapIrnRecipe(network, settings, validation, place, None), training.draw
 
 
 def _seeing(settings: LapIrnSettings, describer: MasrNet) -> LapIrn:

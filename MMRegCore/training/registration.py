@@ -93,7 +93,8 @@ class PairRecipe(ABC):
             group["lr"] = rate
         pair = batch.to(self._place.device)
         if self._bilevel.due(self._steps):
-            self._learn_weights(pair, generator)
+            # As the lower level slows down so does the upper: what it says of ever smaller steps is ever more noise.
+            self._learn_weights(pair, generator, rate / self._settings.learning_rate)
         weights = self._bilevel.weights
         found = self.terms(pair)
         loss = (self._together(found) * weights).sum()
@@ -142,7 +143,7 @@ class PairRecipe(ABC):
                 raise InputError("expected labels for bilevel.objective = dice; a validation subject has none")
             apart = soft_dice_loss(pair.fixed_labels, pair.moving_labels, displacement, blur=_BLUR)
             return apart + folding_loss(displacement)
-        return self.unlike(pair, displacement) + folding_loss(displacement)
+        return self.dissimilarity(pair, displacement) + folding_loss(displacement)
 
     def told_terms(self, pair: Pair, displacement: torch.Tensor) -> dict[str, torch.Tensor]:
         """What labels and a known displacement add to the loss; nothing where they have no weight."""
@@ -157,7 +158,7 @@ class PairRecipe(ABC):
             terms["known"] = known_loss(pair.fixed, displacement, pair.displacement_voxel)
         return terms
 
-    def _learn_weights(self, pair: Pair, generator: torch.Generator) -> None:
+    def _learn_weights(self, pair: Pair, generator: torch.Generator, share: float) -> None:
         judged = self._validation.draw(generator).to(self._place.device)
         seed = int(torch.randint(2**62, (), generator=generator))
 
@@ -173,12 +174,13 @@ class PairRecipe(ABC):
             list(self.network.parameters()),
             step_of_adam(self._optimiser),
             self._settings.longest_gradient,
+            share,
         )
 
     def _together(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return torch.stack([found[name].float() for name in self._names])
 
-    def unlike(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
+    def dissimilarity(self, pair: Pair, displacement: torch.Tensor) -> torch.Tensor:
         """How far the warped images are apart, by which validation judges: MIND distance."""
         radius, dilation = self._settings.mind_radius, self._settings.mind_dilation
         return mind_loss(pair.fixed, warp(pair.moving, displacement), radius=radius, dilation=dilation)
@@ -187,8 +189,8 @@ class PairRecipe(ABC):
         displacement = self.predicted(pair)
         nothing = torch.zeros_like(displacement)
         scores = {
-            "similarity": -float(self.unlike(pair, displacement)),
-            "similarity before": -float(self.unlike(pair, nothing)),
+            "similarity": -float(self.dissimilarity(pair, displacement)),
+            "similarity before": -float(self.dissimilarity(pair, nothing)),
             "folds": float((jacobian_determinant(displacement) <= 0).sum()),
         }
         if pair.fixed_labels is not None and pair.moving_labels is not None:
