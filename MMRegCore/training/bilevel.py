@@ -160,10 +160,11 @@ class Bilevel:
         parameters: Sequence[torch.Tensor],
         stepper: Stepper,
         longest: float = math.inf,
-        share: float = 1.0,
     ) -> None:
-        """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3), by a ``share`` of the step size."""
-        self._adam.param_groups[0]["lr"] = share * self._settings.learning_rate
+        """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3).
+
+        Where the steps of the lower level become smaller so do the hyper-gradients, and λ comes to rest with it.
+        """
         weights = self.weights
         gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves)
         self._log.grad = gradient * weights

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,20 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ()) -> dict[str, Any]:
     """Read what `write_checkpoint` wrote; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : Path
+    device : torch.device
+    parts : iterable of str
+        What must be in it.
 
     Raises
     ------
     InputError
-        When there is no checkpoint, or it is damaged or another kind of file.
+        When there is no checkpoint, or it is damaged, another kind of file, or of a version that kept other parts.
     """
     if not path.is_file():
         raise InputError(f"expected a checkpoint to go on from; got {path}, which does not exist")
@@ -40,6 +47,9 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"expected a checkpoint of a training; got {path}, which cannot be read as one") from error
+    missing = sorted(set(parts) - set(state))
+    if missing:
+        raise InputError(f"expected a checkpoint of this version of MMReg; {path} has no {', '.join(missing)}")
     return state
 
 

@@ -22,6 +22,8 @@ from MMRegCore.training.recipe import Batches, Recipe
 
 CURVES = "curves.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
+# What a checkpoint holds.
+_PARTS = ("step", "best", "seconds", "scores", "curves", "recipe", "averaged")
 
 
 def train(
@@ -105,7 +107,7 @@ class _Run:
         if not resume and path.exists():
             raise InputError(f"expected an output folder without a checkpoint, or --resume; got {self.folder}")
         if resume:
-            state = read_checkpoint(path, self.place.device)
+            state = read_checkpoint(path, self.place.device, _PARTS)
             self.step, self.best, self._seconds_before = int(state["step"]), state["best"], state["seconds"]
             self.scores = dict(state["scores"])
             self.curves.load_state_dict(state["curves"])

@@ -93,8 +93,7 @@ class PairRecipe(ABC):
             group["lr"] = rate
         pair = batch.to(self._place.device)
         if self._bilevel.due(self._steps):
-            # As the lower level slows down so does the upper: what it says of ever smaller steps is ever more noise.
-            self._learn_weights(pair, generator, rate / self._settings.learning_rate)
+            self._learn_weights(pair, generator)
         weights = self._bilevel.weights
         found = self.terms(pair)
         loss = (self._together(found) * weights).sum()
@@ -158,7 +157,7 @@ class PairRecipe(ABC):
             terms["known"] = known_loss(pair.fixed, displacement, pair.displacement_voxel)
         return terms
 
-    def _learn_weights(self, pair: Pair, generator: torch.Generator, share: float) -> None:
+    def _learn_weights(self, pair: Pair, generator: torch.Generator) -> None:
         judged = self._validation.draw(generator).to(self._place.device)
         seed = int(torch.randint(2**62, (), generator=generator))
 
@@ -174,7 +173,6 @@ class PairRecipe(ABC):
             list(self.network.parameters()),
             step_of_adam(self._optimiser),
             self._settings.longest_gradient,
-            share,
         )
 
     def _together(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -187,17 +187,6 @@ def test_weights_that_are_not_learned_stay_as_they_were_set():
     assert abs(float(second.weights[1]) - 1.9) > 0.01
 
 
-def test_a_share_of_the_step_is_a_shorter_step():
-    problem, moved = Quadratic(), []
-    for share in (1.0, 0.25):
-        bilevel = bilevel_of(0.7, 1.9, every=1, learning_rate=0.1)
-        bilevel.update(
-            lambda: problem.terms().float(), lambda: problem.upper().float(), [problem.w], RATES, share=share
-        )
-        moved.append((bilevel.weights / torch.tensor([0.7, 1.9])).log())
-    torch.testing.assert_close(moved[1], 0.25 * moved[0], atol=1e-5, rtol=1e-3)
-
-
 def test_when_it_is_due():
     never, third = (bilevel_of(1.0, every=n) for n in (0, 3))
     assert [never.due(step) for step in range(4)] == [False] * 4

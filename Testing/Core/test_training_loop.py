@@ -210,6 +210,17 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, content):
         read_checkpoint(path, CPU)
 
 
+@pytest.mark.parametrize("part", ["recipe", "averaged"])
+def test_a_checkpoint_of_another_version_is_told_in_one_line(tmp_path, part):
+    train(Line(), batches, TrainingSettings(steps=1), tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    state = read_checkpoint(path, CPU)
+    del state[part]
+    write_checkpoint(path, state)
+    with pytest.raises(InputError, match=rf"checkpoint of this version of MMReg; .*checkpoint\.pt has no {part}"):
+        train(Line(), batches, TrainingSettings(steps=2), tmp_path, resume=True)
+
+
 def test_mixed_precision_computes_in_bfloat16_where_asked():
     layer = nn.Linear(2, 2)
     for mixed, dtype in ((True, torch.bfloat16), (False, torch.float32)):
