@@ -38,8 +38,8 @@ _COARSE: dict[str, object] = {
 }
 _UPPER: dict[str, object] = {
     "bilevel.every": 2,
-    "bilevel.begin": 250,
-    "bilevel.learning_rate": 0.07,
+    "bilevel.begin": 400,
+    "bilevel.learning_rate": 8.0,
     "bilevel.objective": "dice",
     "bilevel.learned": "regularisation",
 }

@@ -48,10 +48,10 @@ class BilevelSettings(Settings):
         minimum=1,
     )
     learning_rate: float = setting(
-        1e-4,
-        help="Of Adam on the logarithms of the weights; falls where that of the network does.",
+        8.0,
+        help="Of gradient descent on the logarithms of the weights, by how much one step of the network changes the "
+        "objective.",
         minimum=0,
-        maximum=1,
     )
     objective: Literal["similarity", "dice"] = setting(
         "similarity", help="What the validation split judges by; 'dice' needs labels."

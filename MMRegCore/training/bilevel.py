@@ -12,6 +12,10 @@ import torch
 from MMRegCore.config.pair_training import BilevelSettings
 from MMRegCore.training.distributed import Place
 
+# The most that one update changes the logarithm of a weight by: now and then a hyper-gradient is a hundred times the
+# others, when a step has thrown the network.
+_MOST = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -120,7 +124,10 @@ def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
 
 
 class Bilevel:
-    """The weights λ of a loss, and the Adam that moves them; they stay positive, since it moves their logarithms.
+    """The weights λ of a loss, learned by gradient descent on their logarithms, so that they stay positive.
+
+    How large the hyper-gradient is says how much there is to gain: an optimiser that divides that out, as Adam does,
+    moves a weight that is well set as fast as one that is far off.
 
     Parameters
     ----------
@@ -140,13 +147,12 @@ class Bilevel:
         moves = [settings.learned == "all" or name in regularising for name in start]
         self._moves = torch.tensor(moves, device=place.device) & (weights > 0)
         self._asked = weights > 0
-        self._log = torch.where(self._asked, weights, 1.0).log().requires_grad_(True)
-        self._adam = torch.optim.Adam([self._log], lr=settings.learning_rate, betas=(0.5, 0.999))
+        self._log = torch.where(self._asked, weights, 1.0).log()
 
     @property
     def weights(self) -> torch.Tensor:
         """(n,): λ."""
-        return self._log.detach().exp() * self._asked
+        return self._log.exp() * self._asked
 
     def due(self, step: int) -> bool:
         """Whether λ moves at this step; not at the first, when nothing is known of the lower level's steps."""
@@ -166,20 +172,17 @@ class Bilevel:
         Where the steps of the lower level become smaller so do the hyper-gradients, and λ comes to rest with it.
         """
         weights = self.weights
-        gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves)
-        self._log.grad = gradient * weights
-        self._place.average_gradients([self._log])  # type: ignore[list-item] # a leaf tensor is all it needs
-        self._adam.step()
+        gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves) * weights
+        self._place.average([gradient])
+        self._log -= (self._settings.learning_rate * gradient).clamp(-_MOST, _MOST)
 
     def state_dict(self) -> dict[str, Any]:
         """What `update` changes."""
-        return {"log": self._log.detach().clone(), "adam": self._adam.state_dict()}
+        return {"log": self._log.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
-        with torch.no_grad():
-            self._log.copy_(state["log"])
-        self._adam.load_state_dict(state["adam"])
+        self._log.copy_(state["log"])
 
 
 def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor], *, again: bool = False) -> list[torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -49,14 +49,17 @@ class Place:
         Recipes that take several backward passes a step (bilevel) say themselves which gradients are meant; a wrapper
         of the network could not know.
         """
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.count == 1 or not gradients:
+        self.average([p.grad for p in parameters if p.grad is not None])
+
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace tensors by their means over the processes."""
+        if self.count == 1 or not tensors:
             return
-        together = torch.cat([gradient.flatten() for gradient in gradients])
+        together = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(together)
-        parts = (together / self.count).split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        parts = (together / self.count).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def anyone(self, flag: bool) -> bool:
         """Whether the flag is up in any process, so that all stop at the same step."""

@@ -150,7 +150,7 @@ def test_learned_weights_find_the_better_compromise():
     def upper():
         return 0.5 * (w - a).square().sum()
 
-    bilevel = bilevel_of(1.0, 5.0, every=1, learning_rate=0.05)
+    bilevel = bilevel_of(1.0, 5.0, every=1, learning_rate=1.0)
     optimiser = torch.optim.SGD([w], lr=0.05)
     for _ in range(150):
         bilevel.update(terms, upper, [w], constant(0.05))
@@ -185,6 +185,22 @@ def test_weights_that_are_not_learned_stay_as_they_were_set():
     assert abs(float(both.weights[0]) - 0.7) > 0.01
     assert second.weights[1] == both.weights[1]
     assert abs(float(second.weights[1]) - 1.9) > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-2, 1e6])
+def test_a_weight_moves_by_what_there_is_to_gain_and_never_far_at_once(scale):
+    """λ falls by the ratio exp(-rate · λ dF/dλ), up to a tenth."""
+    problem, start = Quadratic(), torch.tensor([0.7, 1.9])
+
+    def upper():
+        return scale * problem.upper().float()
+
+    bilevel = bilevel_of(*start.tolist(), every=1, learning_rate=0.5)
+    told = hyper_gradient(lambda: problem.terms().float(), upper, [problem.w], start, RATES)
+    bilevel.update(lambda: problem.terms().float(), upper, [problem.w], RATES)
+    moved = (bilevel.weights / start).log()
+    torch.testing.assert_close(moved, (-0.5 * start * told).clamp(-0.1, 0.1), atol=1e-6, rtol=1e-3)
+    assert (moved.abs() > 0.099).all() == (scale > 1)
 
 
 def test_when_it_is_due():
