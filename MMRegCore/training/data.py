@@ -63,13 +63,37 @@ class SubjectFiles:
         return Subject(self.name, grids[0], images, None if labels is None else labels.data[0].round().short())
 
 
+class Kept:
+    """Subjects by their number, each made when it is first asked for; as many as memory holds stay, the latest.
+
+    Parameters
+    ----------
+    make : callable
+        The subject of a number.
+    budget_bytes : int, optional
+        What their tensors may take together, though one always stays; what a run may plan with when None.
+    """
+
+    def __init__(self, make: Callable[[int], Subject], budget_bytes: int | None = None) -> None:
+        self._make = make
+        self._budget = budget_bytes if budget_bytes is not None else memory_budget_bytes(torch.device("cpu"))
+        self._kept: OrderedDict[int, Subject] = OrderedDict()
+
+    def __getitem__(self, number: int) -> Subject:
+        if number not in self._kept:
+            self._kept[number] = self._make(number)
+            while len(self._kept) > 1 and sum(map(_size_bytes, self._kept.values())) > self._budget:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(number)
+        return self._kept[number]
+
+
 class Subjects(Sequence[Subject]):
     """Subjects that are read when they are first asked for, and kept as tensors as far as memory goes."""
 
     def __init__(self, files: Sequence[SubjectFiles], budget_bytes: int | None = None) -> None:
-        self._files = tuple(files)
-        self._budget = budget_bytes if budget_bytes is not None else memory_budget_bytes(torch.device("cpu"))
-        self._kept: OrderedDict[int, Subject] = OrderedDict()
+        self._files, self._budget = tuple(files), budget_bytes
+        self._kept = Kept(lambda number: self._files[number].read(), budget_bytes)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -78,13 +102,7 @@ class Subjects(Sequence[Subject]):
         """The subject at ``index``; raises as `SubjectFiles.read`."""
         if isinstance(index, slice):
             return Subjects(self._files[index], self._budget)
-        place = range(len(self._files))[index]
-        if place not in self._kept:
-            self._kept[place] = self._files[place].read()
-            while len(self._kept) > 1 and sum(map(_size_bytes, self._kept.values())) > self._budget:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(place)
-        return self._kept[place]
+        return self._kept[range(len(self._files))[index]]
 
     def __iter__(self) -> Iterator[Subject]:
         return (self[index] for index in range(len(self)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import permutations
 
 import torch
@@ -14,13 +13,10 @@ from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.networks.intensity import unit_range
 from MMRegCore.preprocess import on_grid
-from MMRegCore.training.data import Subject, Subjects
+from MMRegCore.training.data import Kept, Subject, Subjects
 from MMRegCore.training.synthesis import random_deformation, synthetic_contrast
 from MMRegCore.volume import Volume
 from MMRegCore.warp import resample, warp
-
-# Subjects kept on the training's grid; the others are resampled when they are drawn.
-_KEPT = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +93,12 @@ class Pairs:
     ) -> None:
         if seen is not None and settings.contrasts == "synthetic":
             raise InputError("expected pairs.contrasts of images for descriptors, which are made once; got synthetic")
-        self._subjects, self._grid, self._settings, self._seen = subjects, grid, settings, seen
+        self._grid, self._settings, self._seen = grid, settings, seen
         self._fixed = None if atlas is None else self._upright(atlas)
         self._moving = [n for n, name in enumerate(subjects.names) if atlas is None or name != atlas.name]
         if len(self._moving) < (2 if atlas is None else 1):
             raise InputError(f"expected at least two subjects to make pairs of; got {len(subjects)}")
-        self._at = lru_cache(maxsize=_KEPT)(self._brought)
+        self._at = Kept(lambda number: self._upright(subjects[number]))
 
     def draw(self, generator: torch.Generator) -> Pair:
         """A batch of pairs, deformed as the settings say; of all or of none of them the answer is known."""
@@ -114,24 +110,24 @@ class Pairs:
         """The first ``most`` ordered pairs, each alone, in contrasts that are always the same."""
         random = torch.Generator().manual_seed(0)
         if self._fixed is not None:
-            return [self._pair(self._fixed, self._at(n), random) for n in self._moving[:most]]
+            return [self._pair(self._fixed, self._at[n], random) for n in self._moving[:most]]
         ordered = list(permutations(self._moving, 2))[:most]
-        return [self._pair(self._at(a), self._at(b), random) for a, b in ordered]
+        return [self._pair(self._at[a], self._at[b], random) for a, b in ordered]
 
     def _one(self, generator: torch.Generator) -> Pair:
         if self._fixed is not None:
             drawn = int(torch.randint(len(self._moving), (), generator=generator))
-            return self._pair(self._fixed, self._deformed(self._at(self._moving[drawn]), generator), generator)
+            return self._pair(self._fixed, self._deformed(self._at[self._moving[drawn]], generator), generator)
         fixed = int(torch.randint(len(self._moving), (), generator=generator))
         other = int(torch.randint(len(self._moving) - 1, (), generator=generator))
         moving = other + (other >= fixed)
         return self._pair(
-            self._deformed(self._at(fixed), generator), self._deformed(self._at(moving), generator), generator
+            self._deformed(self._at[fixed], generator), self._deformed(self._at[moving], generator), generator
         )
 
     def _known(self, generator: torch.Generator) -> Pair:
         """A subject, and itself along a random deformation: F(x) = M(x + u(x)) but for the contrast."""
-        subject = self._at(self._moving[int(torch.randint(len(self._moving), (), generator=generator))])
+        subject = self._at[self._moving[int(torch.randint(len(self._moving), (), generator=generator))]]
         displacement = random_deformation(self._grid.shape, generator, self._settings.deformation)
         return replace(self._pair(_pulled(subject, displacement), subject, generator), displacement_voxel=displacement)
 
@@ -152,9 +148,6 @@ class Pairs:
             raise InputError(f"expected images of {how} contrasts in '{first.name}' and '{second.name}'; got none")
         a, b = choices[int(torch.randint(len(choices), (), generator=generator))]
         return first.images[a][None], second.images[b][None]
-
-    def _brought(self, index: int) -> Subject:
-        return self._upright(self._subjects[index])
 
     def _deformed(self, subject: Subject, generator: torch.Generator) -> Subject:
         """The subject along a random deformation; as it is where none is asked for. The atlas never is."""
