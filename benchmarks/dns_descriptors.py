@@ -98,7 +98,7 @@ def _untrained() -> MasrNet:
 def cnn(image: torch.Tensor, weight: torch.Tensor, network: MasrNet) -> torch.Tensor:
     """Features h of the network, before any self-similarity."""
     image = unit_range(replicate_edge(image[0, 0], weight[0, 0] > 0)[None, None])
-    return network.features(image, network.coarse(network.pooled(image)))
+    return network.features(network.encode_full(image), network.coarse(network.pooled(image)))
 
 
 def subject_pair(fixed: Subject, moving: Subject, contrast: tuple[str, str]) -> Prepared:

@@ -80,8 +80,11 @@ class LapIrn(nn.Module):
         """(B, C, ⌈D/2⌉, …): descriptors of images (B, 1, D, H, W) at half their resolution; means of unit vectors."""
         if self.describer is None:
             raise TypeError("expected a network whose inputs are descriptors; got one that sees images")
-        found = [F.normalize(precise(self.describer(unit_range(image))), dim=1) for image in images.split(1)]
-        return halved(padded_to(torch.cat(found), 2))
+        found = []
+        for image in images.split(1):
+            unit = F.normalize(precise(self.describer(unit_range(image))), dim=1)
+            found.append(halved(padded_to(unit, 2)))
+        return torch.cat(found)
 
     def fields(self, fixed: torch.Tensor, moving: torch.Tensor, levels: int = LEVELS) -> list[LevelField]:
         """The fields of the first ``levels`` levels, coarse to fine, on what they see padded to multiples of 8."""

@@ -64,7 +64,8 @@ class MasrNet(nn.Module):
         Tensor, (B, 24, D, H, W)
             Descriptors; their direction tells, not their length.
         """
-        return self.describe(image, self.coarse(_in_stages(self.pooled, image)))
+        encoded = _in_stages(self.encode_full, image)
+        return self._described(encoded, self.coarse(_in_stages(blur_pool, encoded)))
 
     def pooled(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, ⌈D/2⌉, …): the first features of an image at half resolution."""
@@ -79,18 +80,22 @@ class MasrNet(nn.Module):
         decoded: torch.Tensor = self.decode_half(_joined(quarter, half))
         return decoded
 
-    def features(self, image: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        """(B, C_h, D, H, W): the feature map h of an image, whose neighbours are compared."""
-        h: torch.Tensor = self.decode_full(_joined(coarse, self.encode_full(image)))
+    def features(self, encoded: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """(B, C_h, D, H, W): the feature map h, whose neighbours are compared, from `encode_full` and `coarse`."""
+        h: torch.Tensor = self.decode_full(_joined(coarse, encoded))
         return h
 
     def describe(self, image: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """(B, 24, D, H, W): descriptors, from an image and its coarse features."""
-        h = _in_stages(self.features, image, coarse)
-        if not _is_large(image):
+        return self._described(self.encode_full(image), coarse)
+
+    def _described(self, encoded: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """Descriptors, from the first features of an image and its coarse ones."""
+        h = _in_stages(self.features, encoded, coarse)
+        if not _is_large(h):
             return self._compared(h)
         # Slab by slab, each with as much around it as it looks at: of a slab's numbers nothing is kept either.
-        depth, around, slabs = image.shape[2], self.settings.dilation + _HEAD_REACH, []
+        depth, around, slabs = h.shape[2], self.settings.dilation + _HEAD_REACH, []
         for start in range(0, depth, _SLAB):
             low, high = max(start - around, 0), min(start + _SLAB + around, depth)
             slab = checkpoint(self._compared, h[:, :, low:high], use_reentrant=False)
@@ -103,7 +108,11 @@ class MasrNet(nn.Module):
             self_similarity(h, dilation, self.squeeze.weight[0], self.squeeze.bias)
             for dilation in (1, self.settings.dilation)
         ]
-        described: torch.Tensor = self.head(torch.cat(similar, dim=1))
+        # In the precision and the memory that convolutions leave: autocast would pad, and move, twice the bytes.
+        together = torch.cat([part.to(h.dtype) for part in similar], dim=1)
+        if h.is_contiguous(memory_format=torch.channels_last_3d):
+            together = together.contiguous(memory_format=torch.channels_last_3d)
+        described: torch.Tensor = self.head(together)
         return described
 
 

@@ -20,7 +20,7 @@ PAIRS = tuple(
 # Noise below which features count as constant: images go from 0 to 1, and features are about as large.
 LEAST_NOISE = 1e-5
 # Values of S that are held at once: what stays in a processor's cache is not fetched from memory at every operation.
-_CHUNK_VALUES = {"cpu": 2**19, "cuda": 2**25}
+_CHUNK_VALUES = {"cpu": 2**21, "cuda": 2**25}
 
 
 def self_similarity(
@@ -76,7 +76,7 @@ class _Squeezed(torch.autograd.Function):
         factors = weight.tolist()
         for image, channel, start, stop in _chunks(padded.shape, dilation, held):
             distances = _differences(padded[image, channel, start : stop + 2 * dilation], dilation).square_()
-            similar = distances.div_(distances.mean(dim=0).add_(LEAST_NOISE)).neg_().exp_()
+            similar = distances.div_(distances.mean(dim=0).add_(LEAST_NOISE).neg_()).exp_()
             squeezed[image, :, start:stop].add_(similar, alpha=factors[channel])
         return squeezed
 
