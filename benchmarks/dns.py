@@ -2,8 +2,8 @@
 
 ``subjects``: T1 and T2 of different people, by label overlap; ``random``: the same people in random contrasts;
 ``contrasts``: T1 and T2 of one patient, by known truth; ``ultrasound``: MR onto simulated ultrasound, by known truth;
-``case24``: the real patient with the preset; ``sizes``: memory; ``landscape`` and ``similarity``: figures, see
-`benchmarks.dns_figures`.
+``case24``: the real patient with the preset; ``chance``: what its choice was set on; ``sizes``: memory; ``landscape``
+and ``similarity``: figures, see `benchmarks.dns_figures`.
 
 Every kind of descriptor goes through the same instance optimisation.  The preset ``dns-mr`` and `MIND_REGULARISATION`
 were set on the validation subjects 11 and 12, and on nothing that is measured here.  Rows are kept as soon as they are
@@ -57,6 +57,7 @@ def main(words: Sequence[str] = ()) -> None:
         "contrasts": dns_contrasts.between_contrasts,
         "ultrasound": onto_ultrasound,
         "case24": dns_checks.case24,
+        "chance": dns_checks.chance,
         "sizes": dns_checks.sizes,
     }
     parser = argparse.ArgumentParser(prog="python -m benchmarks dns")
