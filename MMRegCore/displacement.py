@@ -8,14 +8,8 @@ import numpy as np
 import torch
 
 from MMRegCore.errors import GeometryError
-from MMRegCore.geometry import (
-    Array,
-    Grid,
-    displacement_mm_from_voxel,
-    displacement_voxel_from_mm,
-    transform_points,
-)
-from MMRegCore.warp import resampling_coordinates, sample, warp
+from MMRegCore.geometry import Array, Grid, transform_points
+from MMRegCore.ops import jacobian_determinant, positions_between, sample, warp
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +36,18 @@ class DisplacementField:
     @classmethod
     def from_voxel(cls, displacement_voxel: torch.Tensor, grid: Grid) -> DisplacementField:
         """From (1, 3, D, H, W), components (d, h, w) in voxels of ``grid``."""
-        return cls(displacement_mm_from_voxel(displacement_voxel, grid), grid)
+        matrix = torch.as_tensor(grid.ras_from_ijk[:3, :3].copy()).to(displacement_voxel)
+        return cls(displacement_voxel[0].flip(0).permute(1, 2, 3, 0) @ matrix.T, grid)
+
+    @classmethod
+    def zero(cls, grid: Grid) -> DisplacementField:
+        """No displacement anywhere."""
+        return cls(torch.zeros(*grid.shape, 3), grid)
 
     def to_voxel(self) -> torch.Tensor:
         """(1, 3, D, H, W), components (d, h, w) in voxels of the grid."""
-        return displacement_voxel_from_mm(self.displacement_mm, self.grid)
+        matrix = torch.as_tensor(self.grid.ijk_from_ras[:3, :3].copy()).to(self.displacement_mm)
+        return (self.displacement_mm @ matrix.T).permute(3, 0, 1, 2).flip(0)[None].contiguous()
 
     def magnitude_mm(self) -> torch.Tensor:
         """(D, H, W), length of the displacement in mm."""
@@ -54,9 +55,9 @@ class DisplacementField:
         return magnitude
 
     def on_grid(self, grid: Grid) -> DisplacementField:
-        """This field sampled on another grid (trilinear; the edge is carried on outside)."""
+        """This field sampled on another grid (trilinear; replicate padding outside)."""
         channels = self.displacement_mm.permute(3, 0, 1, 2)[None]
-        values = sample(channels, resampling_coordinates(self.grid, grid).to(channels.device))
+        values = sample(channels, positions_between(self.grid, grid).to(channels.device))
         return DisplacementField(values[0].permute(1, 2, 3, 0), grid)
 
     def compose(self, inner: DisplacementField) -> DisplacementField:
@@ -134,7 +135,7 @@ class DisplacementField:
     def inverse(self, iterations: int = 30) -> DisplacementField:
         """The field v with ``v(x) = -u(x + v(x))``, by fixed-point iteration on the same grid.
 
-        Converges where the displacement's Jacobian has norm below 1 (no folds); the edge is carried on outside.
+        Converges where the displacement's Jacobian has norm below 1 (no folds); replicate padding outside.
         """
         forward = self.to_voxel()
         backward = torch.zeros_like(forward)
@@ -143,21 +144,8 @@ class DisplacementField:
         return DisplacementField.from_voxel(backward, self.grid)
 
     def jacobian_determinant(self) -> torch.Tensor:
-        """(D, H, W): local volume change of ``x -> x + u(x)``; 1 keeps the volume, 0 or less folds.
-
-        Central differences inside, one-sided at the border; an axis of one voxel counts as constant.
-        """
-        displacement = self.to_voxel()[0]
-        rows = []
-        for component in range(3):
-            row = []
-            for axis in range(3):
-                field = displacement[component]
-                derivative = torch.gradient(field, dim=axis)[0] if field.shape[axis] > 1 else torch.zeros_like(field)
-                row.append(derivative + (1.0 if axis == component else 0.0))
-            rows.append(row)
-        (a, b, c), (d, e, f), (g, h, i) = rows
-        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        """(D, H, W): local volume change of ``x -> x + u(x)``; 1 keeps the volume, 0 or less folds."""
+        return jacobian_determinant(self.to_voxel())[0]
 
 
 def _about(matrix: Array, source_centre: Array, target_centre: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Grids in space; the only place where RAS, LPS, voxel and normalised coordinates are converted.
+"""Grids in space; the only place where RAS, LPS and voxel coordinates meet.
 
 Inside MMReg every point and vector is RAS in mm.  A voxel index is written ``ijk`` = (i, j, k) =
 (column w, row h, slice d), the order of ITK and Slicer; a tensor is indexed (d, h, w), the reverse.
@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import SimpleITK as sitk
 
 from MMRegCore.errors import GeometryError
 
@@ -55,20 +55,30 @@ class Grid:
         object.__setattr__(self, "ras_from_ijk", matrix)
 
     @classmethod
-    def from_itk(
-        cls,
-        size: Sequence[int],
-        spacing: Sequence[float],
-        origin_lps: Sequence[float],
-        direction_lps: Sequence[float],
-    ) -> Grid:
-        """Make a grid from ITK's geometry: sizes (W, H, D), spacing mm, LPS origin and direction (9,)."""
-        if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
-            raise GeometryError(f"expected three positive spacings in mm; got {tuple(spacing)}")
+    def from_itk(cls, image: sitk.Image) -> Grid:
+        """Where the voxels of a 3-D SimpleITK image lie."""
         lps_from_ijk = np.eye(4)
-        lps_from_ijk[:3, :3] = np.reshape(direction_lps, (3, 3)) * np.asarray(spacing, dtype=np.float64)
-        lps_from_ijk[:3, 3] = origin_lps
-        return cls(cast(Shape, tuple(reversed(list(size)))), LPS_FROM_RAS @ lps_from_ijk)
+        lps_from_ijk[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
+        lps_from_ijk[:3, 3] = image.GetOrigin()
+        return cls(cast(Shape, image.GetSize()[::-1]), LPS_FROM_RAS @ lps_from_ijk)
+
+    def to_itk(self, values: npt.NDArray[np.generic] | None = None) -> sitk.Image:
+        """A SimpleITK image on this grid.
+
+        Parameters
+        ----------
+        values : ndarray, (D, H, W) or (D, H, W, C), optional
+            A fourth axis makes a vector image; None an image of zeros (8 bit), which says where its voxels lie.
+        """
+        if values is None:
+            image = sitk.Image(self.itk_size, sitk.sitkUInt8)
+        else:
+            image = sitk.GetImageFromArray(np.ascontiguousarray(values), isVector=values.ndim == 4)
+        lps_from_ijk = LPS_FROM_RAS @ self.ras_from_ijk
+        image.SetSpacing(self.spacing_mm.tolist())
+        image.SetOrigin(lps_from_ijk[:3, 3].tolist())
+        image.SetDirection((lps_from_ijk[:3, :3] / self.spacing_mm).ravel().tolist())
+        return image
 
     @property
     def itk_size(self) -> tuple[int, int, int]:
@@ -79,17 +89,6 @@ class Grid:
     def spacing_mm(self) -> Array:
         """(3,), spacing along i, j, k in mm."""
         return cast(Array, np.linalg.norm(self.ras_from_ijk[:3, :3], axis=0))
-
-    @property
-    def itk_origin_lps(self) -> tuple[float, ...]:
-        """(3,), centre of the first voxel, LPS mm."""
-        return tuple(float(v) for v in (LPS_FROM_RAS @ self.ras_from_ijk)[:3, 3])
-
-    @property
-    def itk_direction_lps(self) -> tuple[float, ...]:
-        """(9,), row-major direction cosines in LPS."""
-        cosines = (LPS_FROM_RAS @ self.ras_from_ijk)[:3, :3] / self.spacing_mm
-        return tuple(float(v) for v in cosines.ravel())
 
     @property
     def ijk_from_ras(self) -> Array:
@@ -125,10 +124,8 @@ class Grid:
 
     def slices(self) -> Iterator[Grid]:
         """The slices (1, H, W) along d, one after the other: work on points of a large grid need not hold them all."""
-        shift = np.eye(4)
         for d in range(self.shape[0]):
-            shift[2, 3] = d
-            yield Grid((1, *self.shape[1:]), self.ras_from_ijk @ shift)
+            yield self.cropped((0, 0, d), (1, *self.shape[1:]))
 
     def pooled(self, stride: int, shape: Shape | None = None) -> Grid:
         """The grid whose voxels are blocks of ``stride`` voxels of this one (average pooling)."""
@@ -139,11 +136,15 @@ class Grid:
 
     def padded(self, voxels: int) -> Grid:
         """This grid with ``voxels`` more on every side."""
-        shift = np.eye(4)
-        shift[:3, 3] = -voxels
-        return Grid(cast(Shape, tuple(n + 2 * voxels for n in self.shape)), self.ras_from_ijk @ shift)
+        return self.cropped([-voxels] * 3, cast(Shape, tuple(n + 2 * voxels for n in self.shape)))
 
-    def upright(self, spacing_mm: float) -> Grid:
+    def cropped(self, low: Sequence[int] | Array, shape: Shape) -> Grid:
+        """The part of this grid that begins at voxel ``low`` (i, j, k)."""
+        shift = np.eye(4)
+        shift[:3, 3] = low
+        return Grid(shape, self.ras_from_ijk @ shift)
+
+    def axis_aligned(self, spacing_mm: float) -> Grid:
         """An isotropic grid with its axes along RAS that holds this one's box, about the same middle."""
         faces = np.array(list(product(*((-0.5, n - 0.5) for n in self.itk_size))))
         outer = transform_points(self.ras_from_ijk, faces)
@@ -201,25 +202,3 @@ def ijk_target_from_source(target: Grid, source: Grid, target_from_source_ras: A
     """(4, 4): voxel index of ``source`` to voxel index of ``target``, through a RAS matrix (identity if None)."""
     middle = np.eye(4) if target_from_source_ras is None else target_from_source_ras
     return cast(Array, target.ijk_from_ras @ middle @ source.ras_from_ijk)
-
-
-def normalised_from_voxel(coordinates: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Voxel coordinates (..., 3) in (w, h, d) order to the [-1, 1] of ``grid_sample`` (``align_corners=False``)."""
-    size = torch.tensor(list(shape)[::-1], dtype=coordinates.dtype, device=coordinates.device)
-    return (2 * coordinates + 1) / size - 1
-
-
-def displacement_mm_from_voxel(displacement_voxel: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(1, 3, D, H, W), components (d, h, w) in voxels of ``grid``, to (D, H, W, 3), (x, y, z) RAS mm."""
-    matrix = torch.as_tensor(
-        grid.ras_from_ijk[:3, :3].copy(), dtype=displacement_voxel.dtype, device=displacement_voxel.device
-    )
-    return displacement_voxel[0].flip(0).permute(1, 2, 3, 0) @ matrix.T
-
-
-def displacement_voxel_from_mm(displacement_mm: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(D, H, W, 3), (x, y, z) RAS mm, to (1, 3, D, H, W), components (d, h, w) in voxels of ``grid``."""
-    matrix = torch.as_tensor(
-        grid.ijk_from_ras[:3, :3].copy(), dtype=displacement_mm.dtype, device=displacement_mm.device
-    )
-    return (displacement_mm @ matrix.T).permute(3, 0, 1, 2).flip(0)[None].contiguous()

@@ -1,27 +1,32 @@
 """Typed settings that check themselves: what every parameter class of MMReg is built on.
 
 A parameter class is a frozen dataclass that derives from `Settings` and makes its fields with `setting`; whole numbers,
-numbers, switches, choices, lists of them and other `Settings` classes are the kinds of field there are.
+numbers, switches, choices, texts, lists of them and other `Settings` classes are the kinds of field there are.  A field
+made with `variant` holds the settings of whatever plug-in another field names.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from fractions import Fraction
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from MMRegCore.errors import InputError
 
 S = TypeVar("S", bound="Settings")
+Tier = Literal["basic", "expert"]
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 # A longer list of names would bury the suggestion.
 _LISTED = 10
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_KINDS = {bool: "switch", int: "integer", float: "number", str: "text"}
+_EXAMPLES = {"switch": "true", "integer": "4", "number": "0.5", "text": "name"}
 
 
 def setting(
@@ -31,22 +36,92 @@ def setting(
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
+    label: str = "",
+    tier: Tier = "expert",
+    choices: Callable[[], Sequence[str]] | None = None,
 ) -> Any:  # noqa: ANN401 - as dataclasses.field, whose place it takes
-    """Make a dataclass field that explains itself; the bounds hold for every element of a list."""
-    return field(default=default, metadata={"help": help, "unit": unit, "minimum": minimum, "maximum": maximum})
+    """Make a dataclass field that explains itself.
+
+    Parameters
+    ----------
+    default : object
+    help : str
+        One sentence.
+    unit : str
+    minimum, maximum : float, optional
+        Bounds of a number, or of every number of a list.
+    label : str
+        What a form shows; made from the field's name when empty.
+    tier : {'basic', 'expert'}
+        Who should see it.
+    choices : callable, optional
+        Gives the names that a text may hold, where they depend on the plug-ins that there are.
+    """
+    about = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata={**about, "label": label, "tier": tier, "choices": choices})
+
+
+def variant(chosen_by: str, class_of: Callable[[str], type[Settings]]) -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Make a field for the settings of the plug-in that the field ``chosen_by`` names; keys begin with that name.
+
+    Parameters
+    ----------
+    chosen_by : str
+        A text field of the same class, before this one.
+    class_of : callable
+        From a name to its class of settings; raises `InputError` for a name that is not known.
+    """
+    return field(default=None, metadata={"chosen_by": chosen_by, "class_of": class_of})
 
 
 @dataclass(frozen=True)
-class Described:
-    """One setting as it is shown to a person: on the command line, in a form."""
+class SettingInfo:
+    """One setting as a command line or a form shows it.
+
+    Attributes
+    ----------
+    key : str
+        Dotted.
+    kind : {'switch', 'integer', 'number', 'text', 'choice'}
+        Of the value, or of the elements of a list.
+    is_list : bool
+    choices : tuple of str
+        What a choice is made from; for other kinds, words that are allowed beside a value.
+    default : object
+        The value in the settings that were described.
+    label, help, unit : str
+    tier : {'basic', 'expert'}
+    minimum, maximum : float or None
+    """
 
     key: str
-    value: object
     kind: str
+    is_list: bool
+    choices: tuple[str, ...]
+    default: object
+    label: str
     help: str
     unit: str
+    tier: Tier
     minimum: float | None
     maximum: float | None
+
+    @property
+    def expected(self) -> str:
+        """The kind of value in words."""
+        words = {**{name: _WORDS[kind] for kind, name in _KINDS.items()}, "choice": ""}[self.kind]
+        words = " or ".join(filter(None, [words, *(f"'{choice}'" for choice in self.choices)]))
+        return f"a list ({words}, …)" if self.is_list else words
+
+    @property
+    def example(self) -> str:
+        """A value as a command line takes it."""
+        one = self.choices[0] if self.choices else _EXAMPLES[self.kind]
+        return f"{one},{one}" if self.is_list else one
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -61,7 +136,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for item, hint in _typed_fields(type(self)):
-            object.__setattr__(self, item.name, _checked(getattr(self, item.name), hint, item, item.name))
+            value = getattr(self, item.name)
+            if _is_variant(item):
+                value = self._variant(item, value)
+            object.__setattr__(self, item.name, _checked(value, hint, item, item.name))
         self.check_together()
 
     def check_together(self) -> None:
@@ -69,7 +147,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as JSON holds them: nested dictionaries, lists, numbers, text."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        return {_key(item, self): _plain(getattr(self, item.name)) for item in fields(self)}
 
     @classmethod
     def from_dict(cls: type[S], values: Mapping[str, object], *, prefix: str = "") -> S:
@@ -82,18 +160,28 @@ class Settings:
         """
         if not isinstance(values, Mapping):
             raise InputError(f"expected {prefix.rstrip('.') or 'the settings'} to be a JSON object; got {values!r}")
-        known = {item.name: (item, hint) for item, hint in _typed_fields(cls)}
+        known = {_key_in(item, cls, values): (item, hint) for item, hint in _typed_fields(cls)}
         arguments = {}
         for name, value in values.items():
             key = f"{prefix}{name}"
             if name not in known:
                 raise unknown_name("setting", key, [f"{prefix}{other}" for other in known])
             item, hint = known[name]
-            if _is_settings(hint) and not isinstance(value, Settings):
-                arguments[name] = hint.from_dict(value, prefix=f"{key}.")
+            kind = item.metadata["class_of"](name) if _is_variant(item) else hint
+            if _is_settings(kind) and not isinstance(value, Settings):
+                arguments[item.name] = kind.from_dict(value, prefix=f"{key}.")
             else:
-                arguments[name] = _checked(value, hint, item, key)
+                arguments[item.name] = _checked(value, hint, item, key)
         return cls(**arguments)
+
+    def _variant(self, item: Field[Any], value: object) -> Settings:
+        name = getattr(self, item.metadata["chosen_by"])
+        wanted: type[Settings] = item.metadata["class_of"](name)
+        if value is None:
+            return wanted()
+        if not isinstance(value, wanted):
+            raise InputError(f"expected {item.name} of {name} ({wanted.__name__}); got {type(value).__name__}")
+        return value
 
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> InputError:
@@ -104,17 +192,10 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> InputError:
     return InputError(f"expected the name of a {what}{choice}; got '{name}'{hint}")
 
 
-def describe(settings: Settings, prefix: str = "") -> Iterator[Described]:
+def describe(settings: Settings) -> Iterator[SettingInfo]:
     """Go through every setting, the nested ones too, under its dotted key."""
-    for item, hint in _typed_fields(type(settings)):
-        value = getattr(settings, item.name)
-        if isinstance(value, Settings):
-            yield from describe(value, f"{prefix}{item.name}.")
-        else:
-            about = item.metadata
-            bounds = {name: about.get(name) for name in ("minimum", "maximum")}
-            unit, words = about.get("unit", ""), about.get("help", "")
-            yield Described(f"{prefix}{item.name}", value, _kind(hint), words, unit, **bounds)
+    for key, value, item, hint in _leaves(settings):
+        yield _info(key, value, item, hint)
 
 
 def with_changes(settings: S, changes: Mapping[str, object]) -> S:
@@ -124,14 +205,20 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
     ----------
     settings : Settings
     changes : mapping
-        Dotted keys to values; a text is read as the setting's own kind: ``{"mcbo.strides": "2,4,6"}``.
+        Dotted keys to values; a text is read as the setting's own kind: ``{"mcbo.strides": "2,4,6"}``.  Another plug-in
+        begins with its own defaults.
 
     Raises
     ------
     InputError
         For an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
     """
-    known = {shown.key: hint for shown, hint in zip(describe(settings), _hints(type(settings)), strict=True)}
+    choosers = {item.metadata["chosen_by"]: item for item in fields(settings) if _is_variant(item)}
+    chosen = {key: changes[key] for key in choosers if key in changes and changes[key] != getattr(settings, key)}
+    if chosen:
+        kept = {k: v for k, v in settings.to_dict().items() if k not in {_key(choosers[c], settings) for c in chosen}}
+        settings = type(settings).from_dict({**kept, **chosen})
+    known = {key: (item, hint) for key, _, item, hint in _leaves(settings)}
     values = settings.to_dict()
     for key, value in changes.items():
         if key not in known:
@@ -140,12 +227,14 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
         branch = values
         for parent in parents:
             branch = branch[parent]
-        branch[last] = _from_text(value, known[key], key) if isinstance(value, str) else value
+        branch[last] = _from_text(value, *known[key], key) if isinstance(value, str) else value
     return type(settings).from_dict(values)
 
 
 def as_text(value: object) -> str:
     """Write a value as `with_changes` reads it."""
+    if value is None:
+        return "none"
     if isinstance(value, tuple):
         return ",".join(as_text(element) for element in value)
     if isinstance(value, bool):
@@ -161,12 +250,31 @@ def _typed_fields(cls: type[Settings]) -> list[tuple[Field[Any], Any]]:
     return [(item, hints[item.name]) for item in fields(cls)]
 
 
-def _hints(cls: type[Settings]) -> Iterator[Any]:
-    for _, hint in _typed_fields(cls):
-        if _is_settings(hint):
-            yield from _hints(hint)
+def _leaves(settings: Settings, prefix: str = "") -> Iterator[tuple[str, object, Field[Any], Any]]:
+    """Key, value, field and type of every setting that is no group."""
+    for item, hint in _typed_fields(type(settings)):
+        value, key = getattr(settings, item.name), f"{prefix}{_key(item, settings)}"
+        if isinstance(value, Settings):
+            yield from _leaves(value, f"{key}.")
         else:
-            yield hint
+            yield key, value, item, hint
+
+
+def _is_variant(item: Field[Any]) -> bool:
+    return "chosen_by" in item.metadata
+
+
+def _key(item: Field[Any], settings: Settings) -> str:
+    """The name of a field in JSON."""
+    return str(getattr(settings, item.metadata["chosen_by"])) if _is_variant(item) else item.name
+
+
+def _key_in(item: Field[Any], cls: type[Settings], values: Mapping[str, object]) -> str:
+    """The name of a field in JSON that may leave out what is as by default."""
+    if not _is_variant(item):
+        return item.name
+    chooser = next(other for other in fields(cls) if other.name == item.metadata["chosen_by"])
+    return str(values.get(chooser.name, None if chooser.default is MISSING else chooser.default))
 
 
 def _is_settings(hint: Any) -> bool:  # noqa: ANN401 - a type hint can be anything
@@ -183,16 +291,24 @@ def _options(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _kind(hint: Any) -> str:  # noqa: ANN401
-    words = []
-    for option in _options(hint):
-        if get_origin(option) is Literal:
-            words += [f"'{choice}'" for choice in get_args(option)]
-        elif get_origin(option) is tuple:
-            words.append(f"a list ({_kind(get_args(option)[0])}, …)")
-        else:
-            words.append(_KINDS.get(option, "a group of settings"))
-    return " or ".join(words)
+def _info(key: str, value: object, item: Field[Any], hint: Any) -> SettingInfo:  # noqa: ANN401
+    options = _options(hint)
+    is_list = any(get_origin(option) is tuple for option in options)
+    flat = [get_args(option)[0] if get_origin(option) is tuple else option for option in options]
+    choices = [name for option in flat if get_origin(option) is Literal for name in get_args(option)]
+    choices += ["none"] if type(None) in flat else []
+    about = {name: item.metadata.get(name) for name in ("help", "unit", "tier", "minimum", "maximum")}
+    kinds = [_KINDS[option] for option in flat if option in _KINDS]
+    if item.metadata.get("choices"):
+        kinds, choices = [], list(item.metadata["choices"]())
+    label = item.metadata.get("label") or _label(item.name, about["unit"] or "")
+    kind = kinds[0] if kinds else "choice"
+    return SettingInfo(key, kind, is_list, tuple(choices), value, label, **about)
+
+
+def _label(name: str, unit: str) -> str:
+    words = name.removesuffix(f"_{unit}").replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _checked(value: object, hint: Any, item: Field[Any], key: str) -> object:  # noqa: ANN401
@@ -200,8 +316,9 @@ def _checked(value: object, hint: Any, item: Field[Any], key: str) -> object:  #
         good, result = _as_kind(value, option)
         if good:
             _check_range(result, item, key)
+            _check_name(result, item, key)
             return result
-    raise InputError(f"expected {key} to be {_kind(hint)}; got {value!r}")
+    raise InputError(f"expected {key} to be {_info(key, value, item, hint).expected}; got {value!r}")
 
 
 def _as_kind(value: object, option: Any) -> tuple[bool, object]:  # noqa: ANN401
@@ -241,24 +358,36 @@ def _check_range(value: object, item: Field[Any], key: str) -> None:
             raise InputError(f"expected {key} to be {bound}{f' {unit}' if unit else ''}; got {part:g}")
 
 
-def _from_text(text: str, hint: Any, key: str) -> object:  # noqa: ANN401
+def _check_name(value: object, item: Field[Any], key: str) -> None:
+    known = item.metadata.get("choices")
+    if known and value not in known():
+        raise unknown_name(key.rpartition(".")[2].replace("_", " "), str(value), list(known()))
+
+
+def _from_text(text: str, item: Field[Any], hint: Any, key: str) -> object:  # noqa: ANN401
     for option in _options(hint):
         try:
             return _parsed(text.strip(), option)
         except (ValueError, ZeroDivisionError):
             continue
-    raise InputError(f"expected {key} to be {_kind(hint)}; got '{text}'")
+    about = _info(key, None, item, hint)
+    raise InputError(f"expected {key} to be {about.expected}, such as {key}={about.example}; got '{text}'")
 
 
 def _parsed(text: str, option: Any) -> object:  # noqa: ANN401
     """Read a text as one kind; ``ValueError`` when it is not of it."""
     if get_origin(option) is tuple:
-        return [_parsed(part.strip(), get_args(option)[0]) for part in text.split(",")]
+        parts = json.loads(text) if text.startswith("[") else text.split(",")
+        return [_parsed(str(part).strip(), get_args(option)[0]) for part in parts]
     if get_origin(option) is Literal:
         return get_args(option)[get_args(option).index(text)]
+    if option is type(None):
+        if text != "none":
+            raise ValueError(text)
+        return None
     if option is bool:
         if text.lower() not in _SWITCH:
             raise ValueError(text)
         return _SWITCH[text.lower()]
     # A fraction takes 0.27, 1e-3 and 1/3 alike, and refuses nan and inf.
-    return float(Fraction(text)) if option is float else cast(type, option)(text)
+    return float(Fraction(text)) if option is float else option(text)

@@ -128,15 +128,10 @@ class SpatialTransform:
 
     def displacement_field(self, grid: Grid) -> DisplacementField:
         """The whole map as a displacement ``T(x) - x`` at every voxel of ``grid``."""
-        image = sitk.TransformToDisplacementField(
-            self.itk,
-            sitk.sitkVectorFloat32,
-            grid.itk_size,
-            grid.itk_origin_lps,
-            [float(v) for v in grid.spacing_mm],
-            grid.itk_direction_lps,
-        )
-        displacement_lps = sitk.GetArrayFromImage(image)
+        to_field = sitk.TransformToDisplacementFieldFilter()
+        to_field.SetOutputPixelType(sitk.sitkVectorFloat32)
+        to_field.SetReferenceImage(grid.to_itk())
+        displacement_lps = sitk.GetArrayFromImage(to_field.Execute(self.itk))
         return DisplacementField(torch.from_numpy(displacement_lps * np.array([-1, -1, 1], dtype=np.float32)), grid)
 
 
@@ -207,11 +202,7 @@ def _bspline(field: DisplacementField) -> sitk.Transform:
             moved = np.moveaxis(coefficients, axis, 0)
             moved[:ZERO_RINGS] = 0
             moved[-ZERO_RINGS:] = 0
-        image = sitk.GetImageFromArray(coefficients)
-        image.SetOrigin(grid.itk_origin_lps)
-        image.SetSpacing([float(v) for v in grid.spacing_mm])
-        image.SetDirection(grid.itk_direction_lps)
-        images.append(image)
+        images.append(grid.to_itk(coefficients))
     return sitk.BSplineTransform(images, 3)
 
 

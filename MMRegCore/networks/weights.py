@@ -4,60 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import nn
 
-from MMRegCore.config import networks as settings_of
 from MMRegCore.errors import InputError
-from MMRegCore.settings import Settings, unknown_name
+from MMRegCore.networks import find_network
+from MMRegCore.networks.protocol import Network
+from MMRegCore.settings import unknown_name
 
 SUFFIX = ".safetensors"
 
-
-@dataclass(frozen=True)
-class _Architecture:
-    """Where a network is defined, and what it is made with."""
-
-    network: str  # module:class in MMRegCore.networks
-    settings: type[Settings]
-
-    def make(self, values: dict[str, Any]) -> nn.Module:
-        module, _, name = self.network.partition(":")
-        maker: Callable[[Settings], nn.Module] = getattr(import_module(f"MMRegCore.networks.{module}"), name)
-        return maker(self.settings.from_dict(values))
+N = TypeVar("N", bound=Network)
 
 
-# By the name that the cards give.
-ARCHITECTURES = {
-    "masr-net": _Architecture("masrnet:MasrNet", settings_of.MasrNetSettings),
-    "multiprop": _Architecture("multiprop:MultiProp", settings_of.MultiPropSettings),
-    "gradient-guided": _Architecture("gradient_guided:GradientGuided", settings_of.GradientGuidedSettings),
-    "lapirn": _Architecture("lapirn:LapIrn", settings_of.LapIrnSettings),
-}
-
-
-def load_network(name_or_path: str | Path, *, architecture: str | None = None) -> nn.Module:
+def load_network(name_or_path: str | Path, kind: type[N]) -> N:
     """Make a network and give it its weights.
 
     Parameters
     ----------
     name_or_path : str or Path
         A name of `weights_names`, or a ``.safetensors`` file with its card (``.json``) beside it.
-    architecture : str, optional
-        What the network must be; whatever the card says when None.
+    kind : type
+        What the network must be: `Network` for any.
 
     Returns
     -------
-    nn.Module
+    Network
         On the CPU, in evaluation mode, with nothing left to learn: ``requires_grad`` is off.
 
     Raises
@@ -73,21 +50,22 @@ def load_network(name_or_path: str | Path, *, architecture: str | None = None) -
         raise InputError(
             f"expected {path.name} as its card describes it; got a file that was altered (SHA-256 differs)"
         )
-    named = str(card.get("architecture"))
-    if named not in ARCHITECTURES:
-        raise unknown_name("architecture", named, list(ARCHITECTURES))
-    if architecture is not None and named != architecture:
-        raise InputError(f"expected weights of {architecture}; got {path.name}, which are of {named}")
-    network = ARCHITECTURES[named].make(card.get("settings", {}))
+    found = find_network(str(card.get("architecture")))
+    if not issubclass(found, kind):
+        wanted = getattr(kind, "name", "a registration network")
+        raise InputError(f"expected weights of {wanted}; got {path.name}, which are of {found.name}")
+    network = found(found.settings_class.from_dict(card.get("settings", {})))
     try:
         network.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"expected weights of {named} with the card's settings; got {path.name}: {reason}") from error
-    return with_channels_together(network.eval().requires_grad_(False))
+        raise InputError(
+            f"expected weights of {found.name} with the card's settings; got {path.name}: {reason}"
+        ) from error
+    return channels_last(network.eval().requires_grad_(False))
 
 
-def with_channels_together(network: nn.Module) -> nn.Module:
+def channels_last(network: N) -> N:
     """The same network, in place, with the memory layout in which a CPU convolves and upsamples up to twice as fast."""
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[no-any-return, call-overload]
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+
+from MMRegCore.ops import box_mean
+from MMRegCore.similarity.protocol import Descriptor, Local
 
 # The six neighbours of a voxel, (d, h, w); MIND-SSC compares those pairs that are √2 apart.  Put in one order, the
 # twelve pairs share six difference vectors.
@@ -16,6 +20,31 @@ _PAIRS = tuple(
     if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
 )
 CHANNELS = len(_PAIRS)
+
+
+class Mind(Descriptor):
+    """MIND-SSC (Heinrich et al., MICCAI 2013).
+
+    Parameters
+    ----------
+    radius, dilation : int
+        See `mind_ssc`.
+    norm : {'l2', 'l1'}
+        Mean squared or mean absolute difference of the channels.
+    """
+
+    def __init__(self, radius: int = 1, dilation: int = 2, norm: Literal["l2", "l1"] = "l2") -> None:
+        self.radius, self.dilation, self.norm = radius, dilation, norm
+
+    def encode_moving(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(B, 12, D, H, W): descriptors of each image as it comes; the weight plays no part."""
+        return torch.cat([mind_ssc(one, radius=self.radius, dilation=self.dilation) for one in image.split(1)])
+
+    def compare(self, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> Local:
+        """Minus the mean difference of the channels, squared or absolute."""
+        if self.norm == "l2":
+            return super().compare(fixed, moving, weight)
+        return Local(-(moving - fixed).abs().mean(dim=1, keepdim=True), weight)
 
 
 def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torch.Tensor:
@@ -37,7 +66,7 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
     Returns
     -------
     Tensor, (1, 12, D, H, W), in (0, 1]
-        Differentiable in the image, but for the image's mean noise.  The edge of the image is carried on outside.
+        Differentiable in the image, but for the image's mean noise.  Replicate padding outside the image.
     """
     margin = radius + dilation
     image = image if image.dtype == torch.float64 else image.float()
@@ -68,17 +97,7 @@ def _patch_distance(padded: torch.Tensor, vector: tuple[int, ...], radius: int, 
     inner = [n - 2 * dilation for n in padded.shape]  # the image and a margin of radius + dilation around it
     here = padded[tuple(slice(dilation, dilation + n) for n in inner)]
     there = padded[tuple(slice(dilation * (1 + v), dilation * (1 + v) + n) for v, n in zip(vector, inner, strict=True))]
-    return box_mean((here - there).square_(), radius)
+    return box_mean((here - there).square_(), radius, outside="none")
 
 
-def box_mean(volume: torch.Tensor, radius: int) -> torch.Tensor:
-    """Mean over boxes of half-width ``radius`` where the whole box fits: (..., D, H, W) loses 2·radius per axis."""
-    if radius == 0:
-        return volume
-    for axis in (-1, -2, -3):
-        size = volume.shape[axis] - 2 * radius
-        total = volume.narrow(axis, 0, size) + volume.narrow(axis, 1, size)
-        for shift in range(2, 2 * radius + 1):
-            total += volume.narrow(axis, shift, size)
-        volume = total
-    return volume.mul_(1 / (2 * radius + 1) ** 3)
+MEASURE = Mind

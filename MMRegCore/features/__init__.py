@@ -1,1 +1,0 @@
-"""Descriptors of what lies around a voxel."""

@@ -1,0 +1,1 @@
+"""Masks that MMReg finds by itself."""

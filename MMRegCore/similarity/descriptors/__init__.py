@@ -1,0 +1,1 @@
+"""Measures that compare vectors, position by position: dense correlation can be made of any of them."""

@@ -1,0 +1,132 @@
+"""What every similarity measure can do, whoever asks: rigid search, deformation, training, quality, model selection."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from MMRegCore.errors import InputError
+
+
+class Local(NamedTuple):
+    """Similarity place by place.
+
+    Attributes
+    ----------
+    value : Tensor, (B, 1, d, h, w)
+        Larger is more similar.
+    support : Tensor, (B, 1, d, h, w)
+        At least zero: how much each place counts.
+    """
+
+    value: torch.Tensor
+    support: torch.Tensor
+
+    def mean(self) -> torch.Tensor:
+        """Scalar: the mean weighted by the support; 0 without support."""
+        return (self.value * self.support).sum() / self.support.sum().clamp(min=1e-12)
+
+
+class Similarity(ABC):
+    """How similar a moving image is to a fixed one, in two steps.
+
+    Images are *encoded* once, each in its own space; encoded images are resampled, and *compared* as often as an
+    optimiser asks.  Both steps are differentiable.
+
+    Attributes
+    ----------
+    best : float
+        Value of a perfect match, where there is one: ``best - value`` is a loss.
+    joint : bool
+        Whether several moving images explain the fixed one together; otherwise their similarities are averaged.
+    stride : int
+        Distance of the places that `compare` gives values for, in samples.
+    """
+
+    best: ClassVar[float] = 0.0
+    joint: ClassVar[bool] = False
+    stride: int = 1
+
+    def encode_fixed(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(B, C, D, H, W): what is compared of a fixed image (B, 1, D, H, W), given its weight (B, 1, D, H, W)."""
+        return self.encode_moving(image, weight)
+
+    @abstractmethod
+    def encode_moving(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(B, C, D, H, W): what is compared of a moving image (B, 1, D, H, W), given its weight (B, 1, D, H, W)."""
+
+    @abstractmethod
+    def compare(self, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> Local:
+        """Compare encoded images (B, C, d, h, w) at the same samples, where the weight (B, 1, d, h, w) is not zero."""
+
+    def support(self, weight: torch.Tensor) -> torch.Tensor:
+        """(B, 1, d, h, w): the support that `compare` gives for a weight."""
+        return weight
+
+    def compare_all(self, fixed: torch.Tensor, moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
+        """Compare with several encoded moving images of the same samples."""
+        if self.joint or len(moving) == 1:
+            return self.compare(fixed, torch.cat(list(moving), dim=1), weight)
+        each = [self.compare(fixed, one, weight) for one in moving]
+        return Local(torch.stack([one.value for one in each]).mean(dim=0), each[0].support)
+
+    def mean(self, fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Similarity of two images on one grid.
+
+        Parameters
+        ----------
+        fixed, moving : Tensor, (B, 1, D, H, W)
+        mask : Tensor, (B, 1, D, H, W), optional
+            Where to compare: bool, or weights in [0, 1]; everywhere when None.
+
+        Returns
+        -------
+        Tensor, ()
+
+        Raises
+        ------
+        InputError
+            When sizes differ or the mask is empty.
+        """
+        weight = torch.ones_like(fixed[:, :1]) if mask is None else mask.to(fixed.dtype)
+        check_shapes(fixed, moving, weight)
+        return self.compare(self.encode_fixed(fixed, weight), self.encode_moving(moving, weight), weight).mean()
+
+    def loss(self, fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Scalar: ``best - mean``."""
+        return self.best - self.mean(fixed, moving, mask)
+
+
+class Descriptor(Similarity):
+    """A vector for every voxel; places are compared one by one, by the distance of their vectors.
+
+    Attributes
+    ----------
+    unit : bool
+        Whether only the direction of the vectors counts: they are normalised before they are compared, and the value is
+        the cosine of their angle.
+    """
+
+    unit: ClassVar[bool] = False
+
+    def compare(self, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> Local:
+        """Minus the mean squared difference over the channels; of unit vectors, 1 minus half their squared distance."""
+        if self.unit:
+            fixed, moving = F.normalize(fixed, dim=1), F.normalize(moving, dim=1)
+            return Local(1 - (moving - fixed).square().sum(dim=1, keepdim=True) / 2, weight)
+        return Local(-(moving - fixed).square().mean(dim=1, keepdim=True), weight)
+
+
+def check_shapes(fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> None:
+    """Raise `InputError` unless two images and a weight lie on one grid and the weight is not zero everywhere."""
+    if fixed.shape != moving.shape or weight.shape != (fixed.shape[0], 1, *fixed.shape[2:]):
+        raise InputError(
+            "expected two images (B, C, D, H, W) of one shape and a mask (B, 1, D, H, W); "
+            f"got {tuple(fixed.shape)}, {tuple(moving.shape)} and {tuple(weight.shape)}"
+        )
+    if not bool(weight.any()):
+        raise InputError("expected a mask with at least one voxel inside; got an empty one")
