@@ -12,14 +12,14 @@ from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.multiprop import MultiProp
 from MMRegCore.networks.weights import load_network
-from MMRegCore.preprocess import on_grid
+from MMRegCore.ops import warp
+from MMRegCore.resampling import resample_smoothed
 from MMRegCore.volume import Volume
-from MMRegCore.warp import warp
 
 
 @dataclass(frozen=True, eq=False)
 class Augmented:
-    """One deformed copy: the image, its labels where there are some, and the field that both were pulled through."""
+    """One deformed copy: the image, its labels where there are some, and the field that both were warped by."""
 
     image: Volume
     labels: Volume | None
@@ -44,7 +44,7 @@ def augment(
     image : Volume
         What is deformed (the atlas).
     labels : Volume, optional
-        On its grid; warped without mixing.
+        On its grid; warped to the nearest voxel.
     towards : Volume
         An image roughly aligned in space, whose anatomy gives the deformations their direction; the image itself for
         deformations about where it is.
@@ -52,9 +52,9 @@ def augment(
     weights : str
         Of MultiPropReg: a .safetensors file, as ``mmreg train multiprop`` leaves it.
     strength : float
-        Standard deviations by which features are moved; 0 gives the plain registration.
+        Standard deviations by which features are sampled; 0 gives the plain registration.
     seed : int
-        Decides the samples.
+        Determines the samples.
 
     Yields
     ------
@@ -72,19 +72,15 @@ def augment(
         raise GeometryError(f"expected the labels on the grid of '{image.name}'; got {labels.grid.shape}")
     if count < 1 or strength < 0:
         raise InputError(f"expected a count of at least 1 and a strength of at least 0; got {count} and {strength:g}")
-    network = load_network(weights, architecture="multiprop")
-    if not isinstance(network, MultiProp):
-        raise InputError(f"expected weights of multiprop; got {weights}")
-    grid = image.grid.upright(network.settings.trained_on.spacing_mm)
-    fixed, moving = (unit_range(on_grid(volume, grid))[None] for volume in (towards, image))
+    network = load_network(weights, MultiProp)
+    grid = image.grid.axis_aligned(network.settings.trained_on.spacing_mm)
+    fixed, moving = (unit_range(resample_smoothed(volume, grid))[None] for volume in (towards, image))
     for number in range(count):
         with torch.random.fork_rng(devices=[]):
             # A stream for each copy: the third is the same however many are asked for.
             torch.manual_seed(seed * 1_000_003 + number)
             displacement = network.propagate(fixed, moving, strength=strength).displacement_voxel
         field = DisplacementField.from_voxel(displacement, grid).on_grid(image.grid)
-        yield Augmented(_warped(image, field, "bilinear"), labels and _warped(labels, field, "nearest"), field)
-
-
-def _warped(volume: Volume, field: DisplacementField, mode: str) -> Volume:
-    return volume.with_data(warp(volume.data[None], field.to_voxel(), mode=mode)[0])
+        warped = image.with_data(warp(image.data[None], field.to_voxel())[0])
+        warped_labels = labels and labels.with_data(warp(labels.data[None], field.to_voxel(), mode="nearest")[0])
+        yield Augmented(warped, warped_labels, field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class Subject:
     images: Mapping[str, torch.Tensor]
     labels: torch.Tensor | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory that its tensors take."""
+        tensors = [*self.images.values(), *([] if self.labels is None else [self.labels])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
 
 @dataclass(frozen=True)
 class SubjectFiles:
@@ -63,37 +69,37 @@ class SubjectFiles:
         return Subject(self.name, grids[0], images, None if labels is None else labels.data[0].round().short())
 
 
-class Kept:
-    """Subjects by their number, each made when it is first asked for; as many as memory holds stay, the latest.
+class LruCache:
+    """Subjects by their number, made when they are first asked for; the least recently used ones are dropped.
 
     Parameters
     ----------
     make : callable
         The subject of a number.
     budget_bytes : int, optional
-        What their tensors may take together, though one always stays; what a run may plan with when None.
+        Memory that the subjects may take together, though one always stays; what a run may plan with when None.
     """
 
     def __init__(self, make: Callable[[int], Subject], budget_bytes: int | None = None) -> None:
         self._make = make
         self._budget = budget_bytes if budget_bytes is not None else memory_budget_bytes(torch.device("cpu"))
-        self._kept: OrderedDict[int, Subject] = OrderedDict()
+        self._items: OrderedDict[int, Subject] = OrderedDict()
 
     def __getitem__(self, number: int) -> Subject:
-        if number not in self._kept:
-            self._kept[number] = self._make(number)
-            while len(self._kept) > 1 and sum(map(_size_bytes, self._kept.values())) > self._budget:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(number)
-        return self._kept[number]
+        if number not in self._items:
+            self._items[number] = self._make(number)
+            while len(self._items) > 1 and sum(item.size_bytes for item in self._items.values()) > self._budget:
+                self._items.popitem(last=False)
+        self._items.move_to_end(number)
+        return self._items[number]
 
 
 class Subjects(Sequence[Subject]):
-    """Subjects that are read when they are first asked for, and kept as tensors as far as memory goes."""
+    """Subjects that are read when they are first asked for, and cached as far as memory goes."""
 
     def __init__(self, files: Sequence[SubjectFiles], budget_bytes: int | None = None) -> None:
         self._files, self._budget = tuple(files), budget_bytes
-        self._kept = Kept(lambda number: self._files[number].read(), budget_bytes)
+        self._cache = LruCache(lambda number: self._files[number].read(), budget_bytes)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -102,10 +108,7 @@ class Subjects(Sequence[Subject]):
         """The subject at ``index``; raises as `SubjectFiles.read`."""
         if isinstance(index, slice):
             return Subjects(self._files[index], self._budget)
-        return self._kept[range(len(self._files))[index]]
-
-    def __iter__(self) -> Iterator[Subject]:
-        return (self[index] for index in range(len(self)))
+        return self._cache[range(len(self._files))[index]]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,18 +123,11 @@ class Subjects(Sequence[Subject]):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training learns from, and what it is judged on while it learns."""
+    """The two splits of a data set."""
 
     training: Subjects
     validation: Subjects
     name: str = "data"
-
-    def require(self, what: str, holds: Callable[[SubjectFiles], bool]) -> None:
-        """Raise `InputError` unless every subject ``holds`` what a recipe needs, which ``what`` names."""
-        for subjects in (self.training, self.validation):
-            for files in subjects._files:
-                if not holds(files):
-                    raise InputError(f"expected {what} for every subject; got none for '{files.name}'")
 
 
 def read_training_data(folder: Path) -> TrainingData:
@@ -163,20 +159,20 @@ def _by_folder(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
     missing = [name for name in SPLITS if not (folder / name).is_dir()]
     if missing:
         raise InputError(f"expected {DATASET_FILE}, or the folders {' and '.join(SPLITS)}; got {folder} without")
-    training, validation = ([_subject_in(path) for path in _shown(folder / name) if path.is_dir()] for name in SPLITS)
+    training, validation = ([_subject_in(path) for path in _visible(folder / name) if path.is_dir()] for name in SPLITS)
     return training, validation
 
 
 def _subject_in(folder: Path) -> SubjectFiles:
-    files = {stem_of(path): path for path in _shown(folder) if path.name.lower().endswith(WRITABLE_SUFFIXES)}
+    files = {stem_of(path): path for path in _visible(folder) if path.name.lower().endswith(WRITABLE_SUFFIXES)}
     if not files:
         raise InputError(f"expected images ({', '.join(WRITABLE_SUFFIXES)}); got none in {folder}")
     labels = files.pop(LABELS, None)
     return SubjectFiles(folder.name, files, labels)
 
 
-def _shown(folder: Path) -> list[Path]:
-    """What is in a folder, but for hidden names: copies that are being written, and what macOS leaves on disks."""
+def _visible(folder: Path) -> list[Path]:
+    """Content of a folder but for hidden names: files that are being written, and what macOS leaves on disks."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -232,8 +228,3 @@ def _case_and_contrast(path: Path) -> tuple[str, str]:
     if not case or not contrast.isdigit():
         raise InputError(f"expected a name as NAME_CASE_CONTRAST, such as Brain_0001_0000.nii.gz; got {path.name}")
     return case, contrast
-
-
-def _size_bytes(subject: Subject) -> int:
-    tensors = [*subject.images.values(), *([subject.labels] if subject.labels is not None else [])]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
