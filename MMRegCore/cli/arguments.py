@@ -163,8 +163,8 @@ def _add_demo(verbs_of: _Verbs) -> argparse.ArgumentParser:
 
 
 def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
-    text = "Simulate an ultrasound of an MR after a brain shift, with the transform and landmarks that are its answer."
-    more = "The MR may be skull-stripped or not; a brain shift is as large as on real landmarks unless told otherwise."
+    text = "Simulate an ultrasound of an MR after a brain shift, with the true transform and landmarks."
+    more = "The MR may be skull-stripped or not; the size of the shift is drawn from statistics of real landmarks."
     parser = verbs_of.add_parser("simulate", help=text, description=f"{text} {more}", allow_abbrev=False)
     parser.set_defaults(run=verbs.simulate)
     parser.add_argument(
@@ -174,20 +174,26 @@ def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="MR",
-        help="aligned MR, one or several, the first is split into tissues (default: the MNI152 brain of nilearn)",
+        help="aligned MR, one or several; the first is segmented into tissues (default: the MNI152 brain of nilearn)",
     )
     contrasts = ("t1", "t1c", "t2", "flair")
     parser.add_argument("--contrast", choices=contrasts, help="of the first MR (default: t1)")
     parser.add_argument(
-        "--render", nargs="+", choices=contrasts, default=[], help="contrasts to add, rendered from the tissues"
+        "--render", nargs="+", choices=contrasts, default=[], help="contrasts to add, rendered from the tissue maps"
     )
-    parser.add_argument("--tumour-mask", type=Path, metavar="M", help="where the first MR shows a tumour (nonzero)")
-    parser.add_argument("--mean-shift-mm", type=float, metavar="X", help="mean displacement (default: drawn)")
-    parser.add_argument("--cavity", action="store_true", help="take the tumour out, or tissue under the craniotomy")
+    parser.add_argument("--tumour-mask", type=Path, metavar="M", help="tumour in the first MR (nonzero)")
     parser.add_argument(
-        "--entry", nargs=3, type=float, metavar=("R", "A", "S"), help="from the middle of the brain to the craniotomy"
+        "--mean-shift-mm", type=float, metavar="X", help="mean displacement in the field of view (default: drawn)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the case (default: 0)")
+    parser.add_argument("--cavity", action="store_true", help="resect the tumour, or tissue under the craniotomy")
+    parser.add_argument(
+        "--entry",
+        nargs=3,
+        type=float,
+        metavar=("R", "A", "S"),
+        help="RAS direction from the brain's centre to the craniotomy",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the case (default: 0)")
     _add_output(parser)
     return parser
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from MMRegCore.cli.inputs import changes_from, check_output_folder, read_moving
@@ -174,7 +173,7 @@ def demo(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Simulate a case, and write it with its answer."""
+    """Simulate a case, and write it with its ground truth."""
     check_output_folder(arguments.output)
     if not arguments.mr and (arguments.contrast or arguments.tumour_mask):
         raise InputError("expected --contrast and --tumour-mask with --mr only; got no --mr")
@@ -193,7 +192,7 @@ def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
         monitor.report("writing the case", 0.8)
         given = ("mr", "contrast", "render", "tumour_mask", "mean_shift_mm", "cavity", "entry", "seed")
         options = {name: _as_json(getattr(arguments, name)) for name in given}
-        simulator.write_case(case, arguments.output, {"options": options, "shift": asdict(shift)})
+        simulator.write_case(case, arguments.output, {"options": options, "shift": shift.to_dict()})
     screen.done(arguments.output)
 
 
