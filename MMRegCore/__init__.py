@@ -1,4 +1,4 @@
-"""MMReg: brings preoperative MR into place on intraoperative ultrasound.
+"""MMReg: registers preoperative MR to intraoperative ultrasound.
 
 Research software, not a medical device.
 
@@ -9,6 +9,8 @@ this file too, and must not wait seconds for torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from MMRegCore.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from MMRegCore.config import RegistrationSettings as RegistrationSettings
     from MMRegCore.config import load_preset as load_preset
@@ -18,20 +20,18 @@ if TYPE_CHECKING:
     from MMRegCore.errors import GeometryError as GeometryError
     from MMRegCore.errors import InputError as InputError
     from MMRegCore.errors import MMRegError as MMRegError
-    from MMRegCore.evaluate import target_registration_error as target_registration_error
+    from MMRegCore.evaluate.landmarks import target_registration_error as target_registration_error
     from MMRegCore.geometry import Grid as Grid
-    from MMRegCore.io import read_landmarks as read_landmarks
-    from MMRegCore.io import read_transform as read_transform
-    from MMRegCore.io import read_volume as read_volume
-    from MMRegCore.io import write_transform as write_transform
-    from MMRegCore.io import write_volume as write_volume
+    from MMRegCore.io.landmarks import read_landmarks as read_landmarks
+    from MMRegCore.io.transforms import read_transform as read_transform
+    from MMRegCore.io.transforms import write_transform as write_transform
+    from MMRegCore.io.volumes import read_volume as read_volume
+    from MMRegCore.io.volumes import write_volume as write_volume
     from MMRegCore.monitor import Monitor as Monitor
-    from MMRegCore.pipeline import RegistrationResult as RegistrationResult
     from MMRegCore.pipeline import register as register
+    from MMRegCore.result import RegistrationResult as RegistrationResult
     from MMRegCore.transform import SpatialTransform as SpatialTransform
     from MMRegCore.volume import Volume as Volume
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Cancelled": "errors",
@@ -42,42 +42,21 @@ _HOME = {
     "InputError": "errors",
     "MMRegError": "errors",
     "Monitor": "monitor",
-    "RegistrationResult": "pipeline",
+    "RegistrationResult": "result",
     "RegistrationSettings": "config",
     "SpatialTransform": "transform",
     "Volume": "volume",
     "load_preset": "config",
-    "read_landmarks": "io",
-    "read_transform": "io",
-    "read_volume": "io",
+    "read_landmarks": "io.landmarks",
+    "read_transform": "io.transforms",
+    "read_volume": "io.volumes",
     "register": "pipeline",
-    "target_registration_error": "evaluate",
-    "write_transform": "io",
-    "write_volume": "io",
+    "target_registration_error": "evaluate.landmarks",
+    "write_transform": "io.transforms",
+    "write_volume": "io.volumes",
 }
 
-__all__ = [
-    "Cancelled",
-    "DeviceError",
-    "DisplacementField",
-    "GeometryError",
-    "Grid",
-    "InputError",
-    "MMRegError",
-    "Monitor",
-    "RegistrationResult",
-    "RegistrationSettings",
-    "SpatialTransform",
-    "Volume",
-    "load_preset",
-    "read_landmarks",
-    "read_transform",
-    "read_volume",
-    "register",
-    "target_registration_error",
-    "write_transform",
-    "write_volume",
-]
+__all__ = [*_HOME]  # noqa: PLE0604 - the names above
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""Bring what hangs under the moving image along: volumes, label maps, landmarks."""
+"""Apply a transform to what belongs to the moving image: volumes, label maps, landmarks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import SimpleITK as sitk
 
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import Landmarks
-from MMRegCore.io.volumes import grid_of
+from MMRegCore.io.landmarks import Landmarks
 from MMRegCore.transform import SpatialTransform
 
 _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "bspline": sitk.sitkBSpline}
@@ -41,19 +40,9 @@ def resample_image(
     """
     if interpolation not in _INTERPOLATORS:
         raise InputError(f"expected the interpolation to be one of {', '.join(_INTERPOLATORS)}; got '{interpolation}'")
-    grid = reference if reference is not None else grid_of(image)
+    grid = image if reference is None else reference.to_itk()
     kept = image.GetPixelID() if interpolation == "nearest" else sitk.sitkFloat32
-    return sitk.Resample(
-        image,
-        grid.itk_size,
-        transform.itk,
-        _INTERPOLATORS[interpolation],
-        grid.itk_origin_lps,
-        [float(v) for v in grid.spacing_mm],
-        grid.itk_direction_lps,
-        0.0,
-        kept,
-    )
+    return sitk.Resample(image, grid, transform.itk, _INTERPOLATORS[interpolation], 0.0, kept)
 
 
 def push_landmarks(landmarks: Landmarks, transform: SpatialTransform) -> Landmarks:

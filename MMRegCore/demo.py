@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from MMRegCore.evaluate import target_registration_error
-from MMRegCore.io import staged_folder, write_landmarks, write_volume
+from MMRegCore.evaluate.landmarks import TreSummary, target_registration_error
+from MMRegCore.io.files import staged_folder
+from MMRegCore.io.landmarks import write_landmarks
+from MMRegCore.io.volumes import write_volume
 from MMRegCore.monitor import Monitor
 from MMRegCore.pipeline import register
+from MMRegCore.records import to_json
 from MMRegCore.simulate import BrainShiftSettings, SimulatedCase, landmark_pairs, load_template, simulate
 from MMRegCore.transform import SpatialTransform
 
 # As on average over the cases of RESECT; a drawn shift may be too small to show anything.
 MEAN_SHIFT_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of displacements or errors, in mm."""
+
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """Error of a transform inside the field of view, before and after."""
+
+    unit: str
+    before: Lengths
+    after: Lengths
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration came to, measured against the known truth."""
+
+    field: FieldError
+    landmarks: TreSummary
 
 
 def run_demo(
@@ -26,7 +54,7 @@ def run_demo(
     memory_gb: float | None = None,
     seed: int = 0,
     monitor: Monitor | None = None,
-) -> dict[str, Any]:
+) -> DemoResult:
     """Simulate an ultrasound of the MNI152 brain after a brain shift, register the MR to it, compare with the truth.
 
     Parameters
@@ -35,12 +63,6 @@ def run_demo(
         Folder that gets what ``mmreg register`` writes, the two input images and their landmarks, ``truth.json``.
     device, memory_gb, seed, monitor
         As in `register`; the seed also decides the simulated case.
-
-    Returns
-    -------
-    dict
-        ``field``: error of the transform inside the field of view, mm, ``before`` and ``after`` (``mean``, ``max``);
-        ``landmarks``: as `target_registration_error`.
 
     Raises
     ------
@@ -60,25 +82,23 @@ def run_demo(
     with staged_folder(output) as folder:
         result.save(folder, fixed=fixed)
         _write_case(case, folder)
-        (folder / "truth.json").write_text(json.dumps(truth, indent=2), encoding="utf-8")
+        (folder / "truth.json").write_text(json.dumps(to_json(truth), indent=2), encoding="utf-8")
     monitor.report("done", 1.0)
     return truth
 
 
-def compare_with_truth(case: SimulatedCase, transform: SpatialTransform) -> dict[str, Any]:
-    """Measure a transform against a simulated case's true displacement and landmarks; see `run_demo`."""
+def compare_with_truth(case: SimulatedCase, transform: SpatialTransform) -> DemoResult:
+    """Measure a transform against a simulated case's true displacement and landmarks."""
     true_mm = case.truth.displacement_mm[case.evaluated]
     found_mm = transform.displacement_field(case.fixed.grid).displacement_mm[case.evaluated]
     fixed, moving = landmark_pairs(case)
-    return {
-        "field": {"unit": "mm", "before": _summary(true_mm), "after": _summary(found_mm - true_mm)},
-        "landmarks": target_registration_error(fixed, moving, transform),
-    }
+    field = FieldError("mm", _lengths(true_mm), _lengths(found_mm - true_mm))
+    return DemoResult(field, target_registration_error(fixed, moving, transform))
 
 
-def _summary(difference_mm: torch.Tensor) -> dict[str, float]:
+def _lengths(difference_mm: torch.Tensor) -> Lengths:
     length_mm = difference_mm.norm(dim=-1)
-    return {"mean": float(length_mm.mean()), "max": float(length_mm.max())}
+    return Lengths(float(length_mm.mean()), float(length_mm.max()))
 
 
 def _write_case(case: SimulatedCase, folder: Path) -> None:

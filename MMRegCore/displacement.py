@@ -44,9 +44,15 @@ class DisplacementField:
         """No displacement anywhere."""
         return cls(torch.zeros(*grid.shape, 3), grid)
 
-    def to_voxel(self) -> torch.Tensor:
-        """(1, 3, D, H, W), components (d, h, w) in voxels of the grid."""
-        matrix = torch.as_tensor(self.grid.ijk_from_ras[:3, :3].copy()).to(self.displacement_mm)
+    @classmethod
+    def from_linear(cls, matrix_ras: Array, grid: Grid) -> DisplacementField:
+        """The displacement of a linear map (4, 4), RAS mm."""
+        points = grid.points_ras()
+        return cls(torch.from_numpy(transform_points(matrix_ras, points) - points), grid)
+
+    def to_voxel(self, grid: Grid | None = None) -> torch.Tensor:
+        """(1, 3, D, H, W), components (d, h, w), in voxels of ``grid``; of its own grid when None."""
+        matrix = torch.as_tensor((grid or self.grid).ijk_from_ras[:3, :3].copy()).to(self.displacement_mm)
         return (self.displacement_mm @ matrix.T).permute(3, 0, 1, 2).flip(0)[None].contiguous()
 
     def magnitude_mm(self) -> torch.Tensor:

@@ -1,36 +1,34 @@
-"""Registration from images to result, the whole way on one page."""
+"""Registration from images to result: prepare → solve → compose → assess."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from MMRegCore import __version__
+from MMRegCore.assessment.assess import assess
+from MMRegCore.assessment.expected_error import expected_error_mm
+from MMRegCore.assessment.verdict import REJECTED_MM
 from MMRegCore.config import DEFAULT_PRESET, RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
-from MMRegCore.io import staged_folder, write_transform, write_volume
-from MMRegCore.methods.solution import Solution
-from MMRegCore.methods.solve import is_doubtful, solve
+from MMRegCore.methods import find_method
+from MMRegCore.methods.protocol import Problem, Solution
 from MMRegCore.monitor import Monitor
-from MMRegCore.preprocess import Prepared, around_evidence, check_image, prepare, with_field_of_view
-from MMRegCore.qa import Assessment, assess, write_maps, write_report
-from MMRegCore.runtime import memory_budget_bytes, package_version, peak_memory_bytes, resolve_device
+from MMRegCore.ops import positions_between, sample
+from MMRegCore.prepare import Prepared, check_image, crop_to_foreground, prepare
+from MMRegCore.provenance import InitialTransformRecord, Provenance, SecondSearch, WorkingGrid, image_record, versions
+from MMRegCore.result import RegistrationResult
+from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
+from MMRegCore.search.model_selection import ModelSelection, select_model
+from MMRegCore.search.sampled import Levels
+from MMRegCore.segmentation.field_of_view import with_field_of_view
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
 from MMRegCore.volume import Volume, distinctly_named
-from MMRegCore.warp import resampling_coordinates, sample
 
 _log = logging.getLogger(__name__)
 
@@ -39,50 +37,31 @@ _KEPT_MARGIN_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
-class RegistrationResult:
-    """What a registration gives.
+class _Attempt:
+    """One search: the images as it saw them, what it found and selected, where it ran."""
 
-    Attributes
-    ----------
-    transform : SpatialTransform
-        Fixed to moving, the initial transform included: a linear part that holds everywhere, after a residual that
-        fades to zero around the fixed image.
-    warped : tuple of Volume
-        Each moving image on the fixed grid.
-    assessment : Assessment
-        Numbers and maps that tell how far to believe the result.
-    provenance : dict
-        Inputs, settings, versions, device, timings; JSON-able.
-    """
+    prepared: Prepared
+    solution: Solution
+    selection: ModelSelection | None
+    device: torch.device
 
-    transform: SpatialTransform
-    warped: tuple[Volume, ...]
-    assessment: Assessment
-    provenance: dict[str, Any]
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether its expected error is one to be rejected; not where that was not estimated."""
+        error = self.solution.maps.get("expected_error")
+        return error is not None and bool(error[self.prepared.fixed.weight > 0].mean() > REJECTED_MM)
 
-    def save(self, folder: Path, *, fixed: Volume, transform_only: bool = False) -> None:
-        """Write ``transform.h5`` and ``result.json``, and unless ``transform_only`` the warped images, maps and report.
 
-        All files appear together or, when one cannot be written, none does.
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What stays the same from search to search."""
 
-        Raises
-        ------
-        InputError
-            When the folder cannot be written to.
-        """
-        with staged_folder(Path(folder)) as staging:
-            write_transform(self.transform, staging / "transform.h5")
-            content = {"provenance": self.provenance, "qa": self.assessment.numbers}
-            (staging / "result.json").write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
-            if transform_only:
-                return
-            for volume in self.warped:
-                write_volume(volume, staging / f"warped_{volume.name}.nii.gz")
-            write_maps(self.assessment, staging)
-            names = ", ".join(volume.name for volume in self.warped)
-            write_report(
-                staging / "report.html", fixed, self.assessment, self.provenance, title=f"{names} to {fixed.name}"
-            )
+    fixed: Volume
+    moving: Sequence[Volume]
+    initial: SpatialTransform
+    device: torch.device
+    memory_gb: float | None
+    timings: dict[str, float]
 
 
 def register(
@@ -96,18 +75,18 @@ def register(
     seed: int = 0,
     monitor: Monitor | None = None,
 ) -> RegistrationResult:
-    """Bring one or several moving images (MR) onto a fixed image (ultrasound).
+    """Register one or several moving images (MR) to a fixed image (ultrasound).
 
     Parameters
     ----------
     fixed : Volume
-        Its mask says where it is evidence; without one the field of view is found automatically.
+        Its mask is its foreground; without one the field of view is found automatically.
     moving : Volume or sequence of Volume
         Images of one patient space (several contrasts), each with an optional mask.
     settings : RegistrationSettings or str
         Settings, or the name of a preset.
     initial_transform : SpatialTransform, optional
-        Fixed to moving, where to start; any kind.
+        Fixed to moving, any kind; identity when None.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     memory_gb : float, optional
@@ -126,117 +105,118 @@ def register(
     Cancelled
         When the monitor was told to cancel.
     """
-    monitor = monitor or Monitor()
-    started = time.perf_counter()
-    timings: dict[str, float] = {}
-    movings = distinctly_named([moving] if isinstance(moving, Volume) else moving)
-    if not movings:
-        raise InputError("expected at least one moving image; got none")
-    preset = settings if isinstance(settings, str) else None
+    monitor, started = monitor or Monitor(), time.perf_counter()
     chosen = load_preset(settings) if isinstance(settings, str) else settings
+    movings = distinctly_named([moving] if isinstance(moving, Volume) else moving)
     where = resolve_device(device)
     budget = memory_budget_bytes(where, memory_gb)
     initial = initial_transform or SpatialTransform.identity()
-    check_invertible(initial, "the initial transform")
-
     monitor.report("preparing the images", 0.0)
-    check_image(fixed)
-    seen = with_field_of_view(fixed)
+    _check_inputs(fixed, movings, initial)
+    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, {})
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        attempt = partial(_attempt, seen, movings, initial, device=where, memory_gb=memory_gb, timings=timings)
-        prepared, solution, used = attempt(chosen, monitor.part(0.0, 0.7))
-        further, second_search = chosen.widened(), None
-        if further is not None and is_doubtful(solution, prepared):
-            # The start may be further off than expected.  What a wide search finds counts only if it is beyond doubt.
-            again = attempt(further, monitor.part(0.7, 0.85, "further off"))
-            second_search = "in doubt" if is_doubtful(again[1], again[0]) else "used"
-            if second_search == "used":
-                prepared, solution, used = again
+        found, second_search = _search(run, chosen, monitor)
     monitor.report("composing the transform", 0.85)
-    with _timed(timings, "transform_s"):
-        field = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid)
-        field, weight = around_evidence(field, prepared.fixed_weight[0, 0], _KEPT_MARGIN_MM)
-        transform = composite_from_field(field, weight, affine=chosen.affine).then(initial)
-    with _timed(timings, "qa_s"):
+    with _timed(run.timings, "transform"):
+        transform = _compose(found, initial)
+    with _timed(run.timings, "quality"):
         assessment = assess(
-            seen,
+            run.fixed,
             movings,
             transform,
             initial=initial,
-            extra_maps={name: _on_fixed_grid(values, prepared, fixed) for name, values in solution.maps.items()},
-            choice=None if solution.choice is None else solution.choice.to_dict(),
+            maps={name: _on_fixed_grid(values, found.prepared, fixed) for name, values in found.solution.maps.items()},
+            model_selection=found.selection,
             monitor=monitor.part(0.88, 1.0),
         )
-    timings["total_s"] = time.perf_counter() - started
-    provenance = {
-        "mmreg": _versions(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "fixed": _described(fixed),
-        "moving": [_described(volume) for volume in movings],
-        "initial_transform": "identity" if initial_transform is None else _described_transform(initial),
-        "preset": preset,
-        "settings": chosen.to_dict(),
-        "second_search": second_search,
-        "seed": seed,
-        "device": str(used),
-        "threads": torch.get_num_threads(),
-        "memory_budget_bytes": budget,
-        "peak_memory_bytes": peak_memory_bytes(used),
-        "working_grid": {
-            "shape": list(prepared.grid.shape),
-            "spacing_mm": [round(float(v), 4) for v in prepared.grid.spacing_mm],
-        },
-        "timings_s": {name.removesuffix("_s"): round(value, 3) for name, value in timings.items()},
-    }
+    run.timings["total"] = time.perf_counter() - started
+    provenance = Provenance(
+        versions=versions(),
+        fixed=image_record(fixed),
+        moving=tuple(image_record(volume) for volume in movings),
+        initial_transform=None if initial_transform is None else InitialTransformRecord.of(initial),
+        preset=settings if isinstance(settings, str) else None,
+        settings=chosen.to_dict(),
+        second_search=second_search,
+        seed=seed,
+        device=str(found.device),
+        threads=torch.get_num_threads(),
+        memory_budget_bytes=budget,
+        peak_memory_bytes=peak_memory_bytes(found.device),
+        working_grid=WorkingGrid.of(found.prepared.grid),
+        timings_s={name: round(seconds, 3) for name, seconds in run.timings.items()},
+    )
     monitor.report("done", 1.0)
     return RegistrationResult(transform, assessment.after, assessment, provenance)
 
 
-def _attempt(
-    fixed: Volume,
-    moving: Sequence[Volume],
-    initial: SpatialTransform,
-    settings: RegistrationSettings,
-    monitor: Monitor,
-    *,
-    device: torch.device,
-    memory_gb: float | None,
-    timings: dict[str, float],
-) -> tuple[Prepared, Solution, torch.device]:
-    """Prepare the images and solve."""
-    with _timed(timings, "prepare_s"):
+def _check_inputs(fixed: Volume, moving: Sequence[Volume], initial: SpatialTransform) -> None:
+    if not moving:
+        raise InputError("expected at least one moving image; got none")
+    check_invertible(initial, "the initial transform")
+    for volume in (fixed, *moving):
+        check_image(volume)
+
+
+def _search(run: _Run, settings: RegistrationSettings, monitor: Monitor) -> tuple[_Attempt, SecondSearch | None]:
+    """Search once, and once more over the extended range where the first result would be rejected."""
+    first = _attempt(run, settings, monitor.part(0.0, 0.7))
+    extended = settings.extended()
+    if extended is None or not first.is_doubtful:
+        return first, None
+    # What a wide search finds counts only if it is beyond doubt.
+    second = _attempt(run, extended, monitor.part(0.7, 0.85, "extended search"))
+    return (first, "in doubt") if second.is_doubtful else (second, "used")
+
+
+def _attempt(run: _Run, settings: RegistrationSettings, monitor: Monitor) -> _Attempt:
+    """Prepare and solve; where the GPU's memory does not suffice, solve on the CPU and say so."""
+    with _timed(run.timings, "prepare"):
         prepared = prepare(
-            fixed,
-            moving,
-            initial,
+            run.fixed,
+            run.moving,
+            run.initial,
             spacing_mm=settings.working_spacing_mm,
             masked=settings.masked,
             margin_mm=settings.margin_mm,
         )
-    with _timed(timings, "method_s"):
-        solution, used = _solve(prepared, settings, device, memory_gb, monitor.part(0.06, 1.0))
-    return prepared, solution, used
+    with _timed(run.timings, "solve"):
+        part = monitor.part(0.06, 1.0)
+        try:
+            return _solve(prepared.to(run.device), settings, run, part)
+        except (torch.OutOfMemoryError, DeviceError):
+            if run.device.type == "cpu":
+                raise
+            _log.warning("the memory of %s did not suffice; going on with the CPU", run.device)
+            return _solve(prepared, settings, run, part)
 
 
-def _solve(
-    prepared: Prepared, settings: RegistrationSettings, device: torch.device, memory_gb: float | None, monitor: Monitor
-) -> tuple[Solution, torch.device]:
-    """Run the method; where the GPU's memory does not suffice, run it on the CPU and say so."""
-    try:
-        solution = solve(prepared.to(device), settings, memory_budget_bytes(device, memory_gb), monitor)
-    except (torch.OutOfMemoryError, DeviceError):
-        if device.type == "cpu":
-            raise
-        _log.warning("the memory of %s did not suffice; going on with the CPU", device)
-        cpu = torch.device("cpu")
-        return solve(prepared, settings, memory_budget_bytes(cpu, memory_gb), monitor), cpu
-    return solution.cpu(), device
+def _solve(prepared: Prepared, settings: RegistrationSettings, run: _Run, monitor: Monitor) -> _Attempt:
+    """Run the method, select among what can be defended, and estimate the error."""
+    device, levels = prepared.fixed.image.device, Levels(prepared)
+    problem = Problem(prepared, levels, memory_budget_bytes(device, run.memory_gb), monitor.part(0.0, 0.93))
+    solution, selection = find_method(settings.method).solve(problem, settings.options), None
+    options = settings.model_selection
+    if options.enabled:
+        monitor.report("model selection", 0.93)
+        sampled = levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
+        displacement, selection = select_model(prepared, solution.displacement_voxel, sampled, options)
+        error = expected_error_mm(prepared, displacement, sampled)
+        maps = {**solution.maps, "expected_error": error}
+        solution = replace(solution, displacement_voxel=displacement, maps=maps)
+    return _Attempt(prepared.to(torch.device("cpu")), solution.cpu(), selection, device)
+
+
+def _compose(found: _Attempt, initial: SpatialTransform) -> SpatialTransform:
+    field = DisplacementField.from_voxel(found.solution.displacement_voxel, found.prepared.grid)
+    field, weight = crop_to_foreground(field, found.prepared.fixed.weight[0, 0], _KEPT_MARGIN_MM)
+    return composite_from_field(field, weight, affine=found.solution.affine).then(initial)
 
 
 def _on_fixed_grid(values: torch.Tensor, prepared: Prepared, fixed: Volume) -> torch.Tensor:
     """(D, H, W): a map (1, 1, …) on the working grid brought onto the fixed image's own."""
-    return sample(values, resampling_coordinates(prepared.grid, fixed.grid))[0, 0]
+    return sample(values, positions_between(prepared.grid, fixed.grid))[0, 0]
 
 
 @contextmanager
@@ -244,30 +224,3 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
-
-
-def _described(volume: Volume) -> dict[str, Any]:
-    digest = hashlib.sha256(volume.data.contiguous().cpu().numpy().tobytes()).hexdigest()
-    return {
-        "name": volume.name,
-        "shape": list(volume.grid.shape),
-        "spacing_mm": [round(float(v), 6) for v in volume.grid.spacing_mm],
-        "ras_from_ijk": volume.grid.ras_from_ijk.tolist(),
-        "mask_voxels": None if volume.mask is None else int(volume.mask.sum()),
-        "sha256_of_voxels": digest,
-    }
-
-
-def _described_transform(transform: SpatialTransform) -> dict[str, Any]:
-    return {"linear_ras": transform.linear_ras.tolist(), "is_linear": transform.is_linear}
-
-
-def _versions() -> dict[str, str | None]:
-    return {
-        "mmreg": __version__,
-        "torch": torch.__version__,
-        "SimpleITK": package_version("SimpleITK"),
-        "numpy": package_version("numpy"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }

@@ -1,4 +1,4 @@
-"""An image in space."""
+"""Images: in space, and on a working grid."""
 
 from __future__ import annotations
 
@@ -12,6 +12,25 @@ from MMRegCore.geometry import Grid
 
 
 @dataclass(frozen=True, eq=False)
+class Channel:
+    """One image on a working grid, and where it counts.
+
+    Attributes
+    ----------
+    image : Tensor, (1, 1, D, H, W)
+    weight : Tensor, (1, 1, D, H, W)
+        In [0, 1]; 0 outside the foreground.
+    """
+
+    image: torch.Tensor
+    weight: torch.Tensor
+
+    def to(self, device: torch.device) -> Channel:
+        """The same on another device."""
+        return Channel(self.image.to(device), self.weight.to(device))
+
+
+@dataclass(frozen=True, eq=False)
 class Volume:
     """An image: intensities on a grid, with a mask where it has one.
 
@@ -22,7 +41,7 @@ class Volume:
     grid : Grid
         Where the voxels lie.
     mask : Tensor, (D, H, W), bool, optional
-        True where the image is evidence; None when that is not known.
+        The foreground: True where the image counts; None when that is not known.
     name : str
         Short label for messages, reports and output files.
 
@@ -57,6 +76,12 @@ class Volume:
     def with_mask(self, mask: torch.Tensor | None) -> Volume:
         """This image with another mask (D, H, W)."""
         return replace(self, mask=mask)
+
+    @property
+    def foreground(self) -> torch.Tensor:
+        """(D, H, W) bool: where voxels are finite and the mask, if there is one, does not leave them out."""
+        finite = torch.isfinite(self.data).all(dim=0)
+        return finite if self.mask is None else finite & self.mask
 
     def with_data(self, data: torch.Tensor) -> Volume:
         """This image with other intensities (C, D, H, W) on the same grid."""

@@ -25,6 +25,7 @@ from benchmarks.alignment import aligned
 from benchmarks.problem import MARGIN_VOXEL, Problem
 from MMRegCore import Volume, read_volume
 from MMRegCore.io import read_landmark_pairs
+from MMRegCore.ops import rotation_matrix
 from MMRegCore.simulate import (
     Anatomy,
     BrainShiftSettings,
@@ -34,7 +35,6 @@ from MMRegCore.simulate import (
     simulate,
     smooth_random_field,
 )
-from MMRegCore.simulate.craniotomy import rotation_about
 from MMRegCore.warp import resample, warp
 
 CACHE = record.ROOT / "build" / "accuracy"
@@ -67,7 +67,7 @@ class Case:
         sources = [
             Path(__file__),
             Path(__file__).with_name("alignment.py"),
-            *sorted((record.ROOT / "MMRegCore" / "simulate").glob("*.py")),
+            *(path for room in ("ops", "simulate") for path in sorted((record.ROOT / "MMRegCore" / room).glob("*.py"))),
         ]
         key = hashlib.sha256(json.dumps(self.recipe).encode())
         for path in sources:
@@ -194,7 +194,7 @@ def _rigid(
     shift, axis = (v / np.linalg.norm(v) for v in random.standard_normal((2, 3)))
     turn_share, shift_share = random.uniform(size=2) if evenly else (1.0, 1.0)
     matrix = np.eye(4)
-    matrix[:3, :3] = rotation_about(axis * np.radians(degrees * turn_share))
+    matrix[:3, :3] = rotation_matrix(axis * np.radians(degrees * turn_share))
     matrix[:3, 3] = middle - matrix[:3, :3] @ middle + shift * shift_mm * shift_share
     return matrix
 

@@ -12,9 +12,9 @@ from benchmarks import record
 from benchmarks.dns_descriptors import methods, subject_pair
 from benchmarks.subjects import subjects
 from MMRegCore.features.smoothing import gaussian_smoothed
+from MMRegCore.ops import rotation_matrix
 from MMRegCore.preprocess import Prepared
 from MMRegCore.similarity import normalised_mutual_information
-from MMRegCore.simulate.craniotomy import rotation_about
 from MMRegCore.warp import sample, voxel_coordinates
 
 ANGLES_DEG = (-20.0, -15.0, -10.0, -6.0, -3.0, 0.0, 3.0, 6.0, 10.0, 15.0, 20.0)
@@ -109,7 +109,7 @@ def _turned(image: torch.Tensor, direction: tuple[float, float, float], degrees:
     """An image about its middle; the grid's axes (w, h, d) run along RAS."""
     shape = tuple(image.shape[2:])
     middle = (torch.tensor(shape[::-1]) - 1) / 2
-    matrix = torch.from_numpy(rotation_about(np.radians(degrees) * np.array(direction))).float()
+    matrix = torch.from_numpy(rotation_matrix(np.radians(degrees) * np.array(direction))).float()
     return sample(image, (voxel_coordinates(shape) - middle) @ matrix.T + middle, padding_mode="zeros")
 
 

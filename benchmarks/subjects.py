@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from benchmarks import record
 from MMRegCore import Grid, Volume, read_volume, write_volume
 from MMRegCore.io.volumes import itk_image, volume_from_itk
+from MMRegCore.ops import gaussian_blur
 from MMRegCore.similarity import dice
 from MMRegCore.simulate.mr import FREESURFER_LABELS
-from MMRegCore.simulate.noise import gaussian_blur, random_stream, smooth_noise, white_noise
+from MMRegCore.simulate.noise import random_stream, smooth_noise, white_noise
 from MMRegCore.training.synthesis import synthetic_contrast
 from MMRegCore.warp import resample
 
@@ -180,7 +181,7 @@ def rendered(labels: torch.Tensor, contrast: Literal["t1", "t2"], *, seed: int) 
         if name in _LEVELS[contrast]:
             table[list(numbers)] = _LEVELS[contrast][name] * (1 + 0.05 * float(random.standard_normal()))
     shape = tuple(labels.shape)
-    image = gaussian_blur(table[labels][None], (0.6,) * 3)
+    image = gaussian_blur(table[labels][None, None], 0.6)[0]
     texture, bias = (smooth_noise(shape, sigma, random) for sigma in ((1.5,) * 3, [0.25 * n for n in shape]))
     image = image * torch.exp(0.04 * texture + 0.1 * bias)
     image = image + 0.04 * white_noise(shape, random)

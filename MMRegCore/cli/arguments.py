@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from MMRegCore import __version__
 from MMRegCore.cli import features, pictures, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
+from MMRegCore.similarity import descriptor_names
+from MMRegCore.version import __version__
 
-_ABOUT = """Bring preoperative MR into place on intraoperative ultrasound. Research software, not a medical device.
+_ABOUT = """Registers preoperative MR to intraoperative ultrasound. Research software, not a medical device.
 Exit codes: 0 done, 1 internal error, 2 bad input, 3 cancelled."""
 _LANDMARKS = ".fcsv, .mrk.json, .csv or .tag"
 
@@ -37,11 +38,11 @@ _Verbs: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def _add_register(verbs_of: _Verbs) -> argparse.ArgumentParser:
-    text = "Find the transform that brings MR into place on ultrasound."
+    text = "Register one or several MR images to an ultrasound volume."
     parser = verbs_of.add_parser("register", help=text, description=text, allow_abbrev=False)
     parser.set_defaults(run=verbs.register)
     _add_images(parser)
-    parser.add_argument("--initial-transform", type=Path, metavar="T", help="start: fixed to moving, any ITK transform")
+    parser.add_argument("--initial-transform", type=Path, metavar="T", help="fixed to moving, any ITK transform")
     parser.add_argument(
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help=f"settings to start from (default: {DEFAULT_PRESET})"
     )
@@ -65,7 +66,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         metavar="MR",
         help="MR, one or several (may be repeated): file or DICOM folder",
     )
-    parser.add_argument("--fixed-mask", type=Path, metavar="M", help="where the ultrasound is evidence (nonzero)")
+    parser.add_argument("--fixed-mask", type=Path, metavar="M", help="foreground of the ultrasound (nonzero)")
     parser.add_argument(
         "--moving-mask",
         nargs="+",
@@ -88,7 +89,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_apply(verbs_of: _Verbs) -> argparse.ArgumentParser:
-    text = "Bring a volume, a label map or landmarks from moving (MR) to fixed (ultrasound) space."
+    text = "Apply a transform to a volume, a label map or landmarks: from moving (MR) to fixed (ultrasound) space."
     more = (
         "Landmarks are moving landmarks, pushed to where they lie in the ultrasound. Volumes are resampled on the grid "
         "of --reference, or on their own; outside of them the result is 0."
@@ -114,7 +115,7 @@ def _add_tre(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser = verbs_of.add_parser("tre", help=text, description=text, allow_abbrev=False)
     parser.set_defaults(run=verbs.tre)
     parser.add_argument("--transform", required=True, type=Path, metavar="T", help="fixed to moving")
-    parser.add_argument("--initial-transform", type=Path, metavar="T", help="start that 'before' is measured with")
+    parser.add_argument("--initial-transform", type=Path, metavar="T", help="what 'before' is measured with")
     parser.add_argument("--fixed-landmarks", type=Path, metavar="A", help=f"in the ultrasound ({_LANDMARKS})")
     parser.add_argument("--moving-landmarks", type=Path, metavar="B", help=f"in the MR ({_LANDMARKS})")
     parser.add_argument(
@@ -129,7 +130,7 @@ def _add_qa(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser.set_defaults(run=verbs.qa)
     _add_images(parser)
     parser.add_argument("--transform", required=True, type=Path, metavar="T", help="fixed to moving")
-    parser.add_argument("--initial-transform", type=Path, metavar="T", help="start that 'before' is shown with")
+    parser.add_argument("--initial-transform", type=Path, metavar="T", help="what 'before' is shown with")
     _add_output(parser)
     return parser
 
@@ -139,7 +140,7 @@ def _add_presets(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser = verbs_of.add_parser("presets", help=text, description=text, allow_abbrev=False)
     parser.set_defaults(run=verbs.presets)
     parser.add_argument("--show", metavar="NAME", help="list the settings of this preset, what they mean, their ranges")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print what a form is built from, as JSON")
     return parser
 
 
@@ -162,8 +163,8 @@ def _add_demo(verbs_of: _Verbs) -> argparse.ArgumentParser:
 
 
 def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
-    text = "Simulate an ultrasound of an MR after a brain shift, with the transform and landmarks that are its answer."
-    more = "The MR may be skull-stripped or not; a brain shift is as large as on real landmarks unless told otherwise."
+    text = "Simulate an ultrasound of an MR after a brain shift, with the true transform and landmarks."
+    more = "The MR may be skull-stripped or not; the size of the shift is drawn from statistics of real landmarks."
     parser = verbs_of.add_parser("simulate", help=text, description=f"{text} {more}", allow_abbrev=False)
     parser.set_defaults(run=verbs.simulate)
     parser.add_argument(
@@ -173,20 +174,26 @@ def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="MR",
-        help="aligned MR, one or several, the first is split into tissues (default: the MNI152 brain of nilearn)",
+        help="aligned MR, one or several; the first is segmented into tissues (default: the MNI152 brain of nilearn)",
     )
     contrasts = ("t1", "t1c", "t2", "flair")
     parser.add_argument("--contrast", choices=contrasts, help="of the first MR (default: t1)")
     parser.add_argument(
-        "--render", nargs="+", choices=contrasts, default=[], help="contrasts to add, rendered from the tissues"
+        "--render", nargs="+", choices=contrasts, default=[], help="contrasts to add, rendered from the tissue maps"
     )
-    parser.add_argument("--tumour-mask", type=Path, metavar="M", help="where the first MR shows a tumour (nonzero)")
-    parser.add_argument("--mean-shift-mm", type=float, metavar="X", help="mean displacement (default: drawn)")
-    parser.add_argument("--cavity", action="store_true", help="take the tumour out, or tissue under the craniotomy")
+    parser.add_argument("--tumour-mask", type=Path, metavar="M", help="tumour in the first MR (nonzero)")
     parser.add_argument(
-        "--entry", nargs=3, type=float, metavar=("R", "A", "S"), help="from the middle of the brain to the craniotomy"
+        "--mean-shift-mm", type=float, metavar="X", help="mean displacement in the field of view (default: drawn)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the case (default: 0)")
+    parser.add_argument("--cavity", action="store_true", help="resect the tumour, or tissue under the craniotomy")
+    parser.add_argument(
+        "--entry",
+        nargs=3,
+        type=float,
+        metavar=("R", "A", "S"),
+        help="RAS direction from the brain's centre to the craniotomy",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the case (default: 0)")
     _add_output(parser)
     return parser
 
@@ -229,7 +236,7 @@ def _add_features(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser.set_defaults(run=features.features)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="file or DICOM folder")
     parser.add_argument("--mask", type=Path, metavar="M", help="where the image counts (nonzero)")
-    parser.add_argument("--kind", choices=("dns", "mind"), default="dns", help="of MASR-Net (default), or MIND-SSC")
+    parser.add_argument("--kind", choices=descriptor_names(), default="dns", help="which descriptor (default: dns, of MASR-Net)")
     parser.add_argument(
         "--weights", default="masrnet", metavar="W", help="of MASR-Net, by name (default: masrnet) or as a file"
     )

@@ -11,28 +11,26 @@ from MMRegCore.monitor import Monitor
 
 def features(arguments: argparse.Namespace, screen: Screen) -> None:
     """Write the descriptors of an image as a volume of several values per voxel."""
-    from MMRegCore.config import DnsSettings
+    from MMRegCore.similarity.settings import DescriptorSettings
 
-    settings = DnsSettings(features=arguments.kind, dns_weights=arguments.weights)
+    settings = DescriptorSettings(name=arguments.kind, dns_weights=arguments.weights)
     import torch
 
-    from MMRegCore.io import read_volume, write_volume
-    from MMRegCore.methods.descriptors import descriptors
-    from MMRegCore.preprocess import check_image
+    from MMRegCore.io.volumes import read_volume, write_volume
+    from MMRegCore.prepare import check_image
     from MMRegCore.runtime import resolve_device
+    from MMRegCore.similarity import make_descriptor
     from MMRegCore.volume import Volume
 
     image = read_volume(arguments.image, mask_path=arguments.mask)
     check_image(image)
     device = resolve_device(arguments.device)
-    describe = descriptors(settings, device)
+    descriptor = make_descriptor(settings)
     monitor = Monitor(screen)
     with cancel_on_signals(monitor):
         monitor.report("descriptors", 0.0)
-        content = torch.isfinite(image.data[0])
-        content = content if image.mask is None else content & image.mask
-        values = torch.nan_to_num(image.data, nan=0.0, posinf=0.0, neginf=0.0)
-        described = describe(values[None].to(device), content[None, None].float().to(device))
+        values = torch.nan_to_num(image.data, nan=0.0, posinf=0.0, neginf=0.0)[None].to(device)
+        described = descriptor.encode_moving(values, image.foreground[None, None].float().to(device))
         monitor.report("writing the descriptors", 0.9)
         write_volume(Volume(described[0].cpu(), image.grid, name="descriptors"), arguments.output)
     screen.done(arguments.output)

@@ -59,7 +59,7 @@ def read_moving(paths: Sequence[Path], masks: Sequence[str]) -> tuple[Volume, ..
     InputError
         When there are more masks than images, and as `read_volume`.
     """
-    from MMRegCore.io import read_volume
+    from MMRegCore.io.volumes import read_volume
     from MMRegCore.volume import distinctly_named
 
     if len(masks) > len(paths):

@@ -14,8 +14,9 @@ from MMRegCore.monitor import Monitor
 def augment(arguments: argparse.Namespace, screen: Screen) -> None:
     """Write deformed copies of an image and of its labels."""
     check_output_folder(arguments.output)
-    from MMRegCore.io import read_volume, staged_folder, write_volume
-    from MMRegCore.methods.augmentation import augment as deformed
+    from MMRegCore.io.files import staged_folder
+    from MMRegCore.io.volumes import read_volume, write_volume
+    from MMRegCore.training.augmentation import augment as deformed
 
     image = read_volume(arguments.image)
     labels = read_volume(arguments.labels) if arguments.labels else None
@@ -43,9 +44,9 @@ def fuse(arguments: argparse.Namespace, screen: Screen) -> None:
     """Write one picture of two registered images."""
     del screen  # it takes no time worth showing
     from MMRegCore.apply import resample_image
-    from MMRegCore.io import read_transform, read_volume, write_volume
-    from MMRegCore.io.volumes import itk_image, volume_from_itk
-    from MMRegCore.qa.blend import blend
+    from MMRegCore.io.transforms import read_transform
+    from MMRegCore.io.volumes import itk_image, read_volume, volume_from_itk, write_volume
+    from MMRegCore.report.blend import blend
     from MMRegCore.transform import SpatialTransform
 
     fixed, moving = read_volume(arguments.fixed), read_volume(arguments.moving)

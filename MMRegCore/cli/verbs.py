@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from MMRegCore.cli.inputs import changes_from, check_output_folder, read_moving
@@ -15,7 +14,7 @@ from MMRegCore.errors import InputError
 from MMRegCore.monitor import Monitor
 
 if TYPE_CHECKING:
-    from MMRegCore.config import Described
+    from MMRegCore.config import SettingInfo
     from MMRegCore.simulate import Anatomy
 
 
@@ -26,7 +25,8 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
     check_output_folder(arguments.output)
     settings = with_changes(load_preset(arguments.preset), changes_from(arguments.set))
     # What needs no torch is checked before torch is waited for.
-    from MMRegCore.io import read_transform, read_volume
+    from MMRegCore.io.transforms import read_transform
+    from MMRegCore.io.volumes import read_volume
     from MMRegCore.pipeline import register as find_transform
 
     fixed = read_volume(arguments.fixed, mask_path=arguments.fixed_mask)
@@ -50,13 +50,14 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def apply(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Bring a volume, a label map or landmarks from moving to fixed space."""
+    """Apply a transform to a volume, a label map or landmarks."""
     del screen  # it takes no time worth showing
     from MMRegCore.apply import push_landmarks, resample_image
-    from MMRegCore.io import read_landmarks, read_transform, write_landmarks
+    from MMRegCore.geometry import Grid
     from MMRegCore.io.files import suffix_of
-    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES
-    from MMRegCore.io.volumes import grid_of, read_itk_image, write_itk_image
+    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES, read_landmarks, write_landmarks
+    from MMRegCore.io.transforms import read_transform
+    from MMRegCore.io.volumes import read_itk_image, write_itk_image
 
     transform = read_transform(arguments.transform)
     if suffix_of(arguments.moving) in LANDMARK_SUFFIXES:
@@ -65,7 +66,7 @@ def apply(arguments: argparse.Namespace, screen: Screen) -> None:
         write_landmarks(push_landmarks(read_landmarks(arguments.moving), transform), arguments.output)
         return
     image = read_itk_image(arguments.moving)
-    reference = grid_of(read_itk_image(arguments.reference)) if arguments.reference else None
+    reference = Grid.from_itk(read_itk_image(arguments.reference)) if arguments.reference else None
     interpolation = arguments.interpolation or "linear"
     resampled = resample_image(image, transform, reference=reference, interpolation=interpolation)
     write_itk_image(resampled, arguments.output)
@@ -74,8 +75,10 @@ def apply(arguments: argparse.Namespace, screen: Screen) -> None:
 def tre(arguments: argparse.Namespace, screen: Screen) -> None:
     """Print the target registration error as JSON."""
     del screen
-    from MMRegCore.evaluate import target_registration_error
-    from MMRegCore.io import read_landmark_pairs, read_landmarks, read_transform
+    from MMRegCore.evaluate.landmarks import target_registration_error
+    from MMRegCore.io.landmarks import read_landmark_pairs, read_landmarks
+    from MMRegCore.io.transforms import read_transform
+    from MMRegCore.records import to_json
 
     lists = [arguments.fixed_landmarks, arguments.moving_landmarks]
     if (arguments.landmarks is None) == (None in lists) or (arguments.landmarks and any(lists)):
@@ -86,15 +89,19 @@ def tre(arguments: argparse.Namespace, screen: Screen) -> None:
         fixed, moving = read_landmark_pairs(arguments.landmarks)
     else:
         fixed, moving = (read_landmarks(path) for path in lists)
-    print(json.dumps(target_registration_error(fixed, moving, transform, initial=initial), indent=2))
+    print(json.dumps(to_json(target_registration_error(fixed, moving, transform, initial=initial)), indent=2))
 
 
 def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     """Assess a transform, and write qa.json and report.html."""
     check_output_folder(arguments.output)
-    from MMRegCore.io import read_transform, read_volume, staged_folder
-    from MMRegCore.preprocess import with_field_of_view
-    from MMRegCore.qa import assess, write_report
+    from MMRegCore.assessment.assess import assess
+    from MMRegCore.io.files import staged_folder
+    from MMRegCore.io.transforms import read_transform
+    from MMRegCore.io.volumes import read_volume
+    from MMRegCore.records import to_json
+    from MMRegCore.report.report import write_report
+    from MMRegCore.segmentation.field_of_view import with_field_of_view
 
     fixed = with_field_of_view(read_volume(arguments.fixed, mask_path=arguments.fixed_mask))
     moving = read_moving(arguments.moving, arguments.moving_mask)
@@ -107,7 +114,7 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
         assessment = assess(fixed, moving, transform, initial=initial, monitor=monitor.part(0.0, 0.6))
         monitor.report("writing the report", 0.6)
         with staged_folder(arguments.output) as folder:
-            content = {**provenance, "qa": assessment.numbers}
+            content = {**provenance, "quality": to_json(assessment.quality)}
             (folder / "qa.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             title = f"Quality of {arguments.transform.name}"
             write_report(folder / "report.html", fixed, assessment, provenance, title=title)
@@ -117,20 +124,19 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
 def presets(arguments: argparse.Namespace, screen: Screen) -> None:
     """List the presets, or the settings of one."""
     del screen
-    from MMRegCore.config import describe, load_preset, preset_description, preset_names
+    from MMRegCore.config import describe, load_preset, preset_description, preset_names, presets_as_json
 
     if arguments.show is None:
         about = {name: preset_description(name) for name in preset_names()}
-        width = max(map(len, about))
-        print(json.dumps(about, indent=2) if arguments.json else _columns(about, width))
+        print(json.dumps(presets_as_json(), indent=2) if arguments.json else _columns(about))
         return
     settings = load_preset(arguments.show)
     if arguments.json:
         print(json.dumps(settings.to_dict(), indent=2))
         return
     print(f"{arguments.show}: {preset_description(arguments.show)}")
-    for shown in describe(settings):
-        print(_setting_lines(shown))
+    for about_setting in describe(settings):
+        print(_setting_lines(about_setting))
 
 
 def doctor(arguments: argparse.Namespace, screen: Screen) -> int:
@@ -159,15 +165,15 @@ def demo(arguments: argparse.Namespace, screen: Screen) -> None:
             monitor=monitor,
         )
     screen.note(
-        f"mmreg: mean error against the known truth: {truth['field']['before']['mean']:.2f} mm before, "
-        f"{truth['field']['after']['mean']:.2f} mm after; on {truth['landmarks']['count']} landmarks: "
-        f"{truth['landmarks']['before']['mean']:.2f} mm before, {truth['landmarks']['after']['mean']:.2f} mm after"
+        f"mmreg: mean error against the known truth: {truth.field.before.mean:.2f} mm before, "
+        f"{truth.field.after.mean:.2f} mm after; on {truth.landmarks.count} landmarks: "
+        f"{truth.landmarks.before.mean:.2f} mm before, {truth.landmarks.after.mean:.2f} mm after"
     )
     screen.done(arguments.output)
 
 
 def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Simulate a case, and write it with its answer."""
+    """Simulate a case, and write it with its ground truth."""
     check_output_folder(arguments.output)
     if not arguments.mr and (arguments.contrast or arguments.tumour_mask):
         raise InputError("expected --contrast and --tumour-mask with --mr only; got no --mr")
@@ -186,12 +192,12 @@ def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
         monitor.report("writing the case", 0.8)
         given = ("mr", "contrast", "render", "tumour_mask", "mean_shift_mm", "cavity", "entry", "seed")
         options = {name: _as_json(getattr(arguments, name)) for name in given}
-        simulator.write_case(case, arguments.output, {"options": options, "shift": asdict(shift)})
+        simulator.write_case(case, arguments.output, {"options": options, "shift": shift.to_dict()})
     screen.done(arguments.output)
 
 
 def _anatomy(arguments: argparse.Namespace) -> Anatomy:
-    from MMRegCore.io import read_volume
+    from MMRegCore.io.volumes import read_volume
     from MMRegCore.simulate import anatomy_from_mr, load_template, with_contrasts
 
     if arguments.mr:
@@ -205,17 +211,18 @@ def _anatomy(arguments: argparse.Namespace) -> Anatomy:
     return with_contrasts(anatomy, list(dict.fromkeys(arguments.render)), seed=arguments.seed)
 
 
-def _columns(rows: dict[str, str], width: int) -> str:
+def _columns(rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
     return "\n".join(f"{name:{width}}  {text}" for name, text in rows.items())
 
 
-def _setting_lines(shown: Described) -> str:
+def _setting_lines(about: SettingInfo) -> str:
     from MMRegCore.config import as_text
 
-    low, high = (None if bound is None else f"{bound:g}" for bound in (shown.minimum, shown.maximum))
-    limits = [f"from {low}" if low else "", f"to {high}" if high else ""]
-    about = ", ".join(text for text in (shown.kind, " ".join(filter(None, limits)), shown.unit) if text)
-    return f"\n{shown.key} = {as_text(shown.value)}\n    {shown.help}\n    ({about})"
+    low, high = (None if bound is None else f"{bound:g}" for bound in (about.minimum, about.maximum))
+    limits = " ".join(filter(None, (f"from {low}" if low else "", f"to {high}" if high else "")))
+    kind = ", ".join(filter(None, (about.expected, limits, about.unit)))
+    return f"\n{about.key} = {as_text(about.default)}\n    {about.help}\n    ({kind})"
 
 
 def _as_json(value: object) -> object:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
 
 import numpy as np
 
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array
-from MMRegCore.io import Landmarks
+from MMRegCore.io.landmarks import Landmarks
 from MMRegCore.transform import SpatialTransform
+
+
+@dataclass(frozen=True)
+class TreStatistics:
+    """Target registration errors in mm; 30 % of the landmarks are at least as good as ``quantile_30``."""
+
+    mean: float
+    median: float
+    max: float
+    quantile_30: float
+    per_point: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TreSummary:
+    """Target registration error before and after a registration, landmark by landmark in the order of ``labels``."""
+
+    unit: str
+    count: int
+    labels: tuple[str, ...]
+    before: TreStatistics
+    after: TreStatistics
 
 
 def target_registration_error(
@@ -18,7 +40,7 @@ def target_registration_error(
     transform: SpatialTransform,
     *,
     initial: SpatialTransform | None = None,
-) -> dict[str, Any]:
+) -> TreSummary:
     """Distance between where the transform takes the fixed landmarks and where the moving ones are.
 
     ``TRE_i = |T(fixed_i) - moving_i|``, measured in moving space, in mm.
@@ -30,13 +52,7 @@ def target_registration_error(
     transform : SpatialTransform
         Fixed to moving, the whole way.
     initial : SpatialTransform, optional
-        The start that "before" is measured with; identity when None.
-
-    Returns
-    -------
-    dict
-        ``unit``, ``count``, ``labels``, and for ``before`` and ``after``: ``mean``, ``median``, ``max``,
-        ``quantile_30`` (30 % of the landmarks are at least as good) and ``per_point`` in mm.
+        What "before" is measured with; identity when None.
 
     Raises
     ------
@@ -44,14 +60,11 @@ def target_registration_error(
         When there are no landmarks or their numbers differ.
     """
     fixed_ras, moving_ras = paired_points(fixed_landmarks, moving_landmarks)
-    start = SpatialTransform.identity() if initial is None else initial
-    return {
-        "unit": "mm",
-        "count": len(fixed_ras),
-        "labels": list(fixed_landmarks.labels),
-        "before": _summary(_distance_mm(fixed_ras, moving_ras, start)),
-        "after": _summary(_distance_mm(fixed_ras, moving_ras, transform)),
-    }
+    before, after = (
+        _statistics(np.linalg.norm(each.apply(fixed_ras) - moving_ras, axis=1))
+        for each in (initial or SpatialTransform.identity(), transform)
+    )
+    return TreSummary("mm", len(fixed_ras), fixed_landmarks.labels, before, after)
 
 
 def paired_points(fixed: Landmarks, moving: Landmarks) -> tuple[Array, Array]:
@@ -75,15 +88,6 @@ def paired_points(fixed: Landmarks, moving: Landmarks) -> tuple[Array, Array]:
     return fixed.points_ras, moving.points_ras
 
 
-def _distance_mm(fixed_ras: Array, moving_ras: Array, transform: SpatialTransform) -> Array:
-    return cast(Array, np.linalg.norm(transform.apply(fixed_ras) - moving_ras, axis=1))
-
-
-def _summary(distance_mm: Array) -> dict[str, Any]:
-    return {
-        "mean": float(distance_mm.mean()),
-        "median": float(np.median(distance_mm)),
-        "max": float(distance_mm.max()),
-        "quantile_30": float(np.quantile(distance_mm, 0.3)),
-        "per_point": [float(value) for value in distance_mm],
-    }
+def _statistics(error_mm: Array) -> TreStatistics:
+    mean, median, largest = float(error_mm.mean()), float(np.median(error_mm)), float(error_mm.max())
+    return TreStatistics(mean, median, largest, float(np.quantile(error_mm, 0.3)), tuple(error_mm.tolist()))

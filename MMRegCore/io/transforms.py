@@ -117,10 +117,11 @@ def _read_field(path: Path) -> sitk.DisplacementFieldTransform:
 
 def _check_finite(itk: sitk.Transform, path: Path) -> None:
     for part in _parts(itk):
+        # Copies: a view would outlive the image that it looks into.
         if isinstance(part, sitk.DisplacementFieldTransform):
-            arrays = [sitk.GetArrayViewFromImage(part.GetDisplacementField())]
+            arrays = [sitk.GetArrayFromImage(part.GetDisplacementField())]
         elif isinstance(part, sitk.BSplineTransform):
-            arrays = [sitk.GetArrayViewFromImage(image) for image in part.GetCoefficientImages()]
+            arrays = [sitk.GetArrayFromImage(image) for image in part.GetCoefficientImages()]
         else:
             arrays = [np.asarray(part.GetParameters() + part.GetFixedParameters())]
         if not all(np.isfinite(array).all() for array in arrays):
@@ -146,11 +147,7 @@ def _write_field(transform: SpatialTransform, path: PathLike, grid: Grid | None)
     )
     field = transform.displacement_field(grid)
     lps = field.displacement_mm.cpu().numpy() * np.array([-1, -1, 1], dtype=np.float32)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(lps), isVector=True)
-    image.SetOrigin(grid.itk_origin_lps)
-    image.SetSpacing([float(value) for value in grid.spacing_mm])
-    image.SetDirection(grid.itk_direction_lps)
-    write_itk_image(image, path)
+    write_itk_image(grid.to_itk(lps), path)
 
 
 def _write_itk_transform(transform: SpatialTransform, path: PathLike) -> None:

@@ -15,8 +15,8 @@ from MMRegCore.io import _nifti
 from MMRegCore.io._dicom import series_files
 from MMRegCore.io._itk import last_line, quiet_itk, write_failure
 from MMRegCore.io.files import PathLike, atomic_path, check_readable, stem_of, suffix_of
+from MMRegCore.ops import inside, positions_between, sample
 from MMRegCore.volume import Volume
-from MMRegCore.warp import inside, resampling_coordinates, sample
 
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Cosines are stored with few digits in some formats; a shear that matters is larger.
@@ -73,14 +73,14 @@ def read_mask(path: PathLike, grid: Grid) -> torch.Tensor:
         raise InputError(f"expected a mask with voxels other than zero; got {path}, which is empty")
     if grid.matches(volume.grid):
         return values[0]
-    coordinates = resampling_coordinates(volume.grid, grid)
-    if not inside(coordinates, volume.grid.shape).any():
+    positions = positions_between(volume.grid, grid)
+    if not inside(positions, volume.grid.shape).any():
         distance = float(np.linalg.norm(grid.centre_ras - volume.grid.centre_ras))
         raise GeometryError(
             f"expected the mask {path} to overlap its image; got grids that do not, "
             f"their centres {distance:.1f} mm apart"
         )
-    mask = sample(values.float()[None], coordinates, mode="nearest", padding_mode="zeros")[0, 0] > 0.5
+    mask = sample(values.float()[None], positions, mode="nearest", padding_mode="zeros")[0, 0] > 0.5
     if not mask.any():
         raise InputError(f"expected the mask {path} to mark voxels of its image; got none inside it")
     return mask
@@ -113,12 +113,7 @@ def write_volume(volume: Volume, path: PathLike, *, dtype: str | None = None, co
 def itk_image(volume: Volume) -> sitk.Image:
     """The image for SimpleITK, float32; several channels become a vector image."""
     data = volume.data.detach().cpu().numpy()
-    array = data[0] if data.shape[0] == 1 else np.moveaxis(data, 0, -1)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=data.shape[0] > 1)
-    image.SetOrigin(volume.grid.itk_origin_lps)
-    image.SetSpacing([float(value) for value in volume.grid.spacing_mm])
-    image.SetDirection(volume.grid.itk_direction_lps)
-    return image
+    return volume.grid.to_itk(data[0] if data.shape[0] == 1 else np.moveaxis(data, 0, -1))
 
 
 def volume_from_itk(image: sitk.Image, name: str = "image") -> Volume:
@@ -129,12 +124,7 @@ def volume_from_itk(image: sitk.Image, name: str = "image") -> Volume:
             f"of {image.GetNumberOfComponentsPerPixel()}"
         )
     array = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
-    return Volume(torch.from_numpy(array)[None], grid_of(image), name=name)
-
-
-def grid_of(image: sitk.Image) -> Grid:
-    """Where the voxels of a 3-D SimpleITK image lie."""
-    return Grid.from_itk(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return Volume(torch.from_numpy(array)[None], Grid.from_itk(image), name=name)
 
 
 def read_itk_image(path: PathLike, *, components: int = 1) -> sitk.Image:

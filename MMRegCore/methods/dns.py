@@ -1,79 +1,123 @@
-"""Registration by descriptors: the pose first, then a displacement or diffeomorphism by instance optimisation."""
+"""Registration by descriptors: rigid first, then a displacement or diffeomorphism by instance optimisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from MMRegCore.errors import InputError
+from MMRegCore.methods.protocol import Method, Problem, Solution
+from MMRegCore.search.settings import SearchSettings
+from MMRegCore.settings import Settings, as_text, setting
+from MMRegCore.similarity.settings import DescriptorSettings
 
-from MMRegCore.config import DnsSettings, Lc2Settings
-from MMRegCore.features.smoothing import gaussian_smoothed
-from MMRegCore.methods.descriptors import descriptors
-from MMRegCore.methods.lc2 import agreement_levels, best_pose
-from MMRegCore.methods.solution import Solution
-from MMRegCore.monitor import Monitor
-from MMRegCore.optimisation.motion import Motion
-from MMRegCore.optimisation.multilevel import optimise_levels
-from MMRegCore.preprocess import Prepared
-from MMRegCore.warp import sample, voxel_coordinates
+if TYPE_CHECKING:
+    import torch
+
+    from MMRegCore.prepare import Prepared
+    from MMRegCore.volume import Channel
 
 
-def dns(prepared: Prepared, settings: DnsSettings, rigid: Lc2Settings, monitor: Monitor) -> Solution:
+@dataclass(frozen=True)
+class DnsSettings(Settings):
+    """Instance optimisation on structural descriptors (Mok et al. 2024, Table 4)."""
+
+    descriptor: DescriptorSettings = DescriptorSettings(name="dns")
+    rigid_first: bool = setting(
+        True, help="Whether a rigid search comes first; if not, the initial transform is taken as it is."
+    )
+    search: SearchSettings = SearchSettings()
+    parametrisation: Literal["displacement", "velocity"] = setting(
+        "displacement", help="What is optimised; a velocity is integrated to a diffeomorphism."
+    )
+    smoothing_voxel: float = setting(
+        1.0, help="Standard deviation of the Gaussian that smooths the descriptors.", unit="voxel", minimum=0, maximum=8
+    )
+    scales: tuple[float, ...] = setting(
+        (0.5, 0.75, 1.0), help="Size of the grid at each level, as a share of the working grid.", minimum=0.1, maximum=1
+    )
+    iterations: tuple[int, ...] = setting((100, 80, 50), help="Steps of Adam at each level.", minimum=0, maximum=2000)
+    learning_rate: tuple[float, ...] = setting(
+        (1e-2, 5e-3, 3e-3), help="Step size of Adam at each level, in halves of the grid's length.", minimum=1e-6
+    )
+    regularisation: tuple[float, ...] = setting(
+        (0.6, 0.5, 0.4), help="Weight of the diffusion energy at each level (λ).", minimum=0
+    )
+
+    def check_together(self) -> None:
+        """Raise `InputError` unless every list has a value for each level."""
+        for name in ("iterations", "learning_rate", "regularisation"):
+            if len(getattr(self, name)) != len(self.scales):
+                raise InputError(
+                    f"expected as many values in {name} as levels; got {as_text(getattr(self, name))} for the scales "
+                    f"{as_text(self.scales)}"
+                )
+
+
+def solve(problem: Problem, settings: DnsSettings) -> Solution:
     """Register on descriptors that do not depend on contrast (Mok et al. 2024).
 
     Descriptors are computed once for each image, after the rigid part, since they turn with the image; smoothed by a
-    Gaussian; and compared by cosine similarity while Adam moves them onto each other at three resolutions.
-
-    Parameters
-    ----------
-    prepared : Prepared
-        On the device where the work is to happen.
-    settings : DnsSettings
-    rigid : Lc2Settings
-        Of the rigid search, where ``settings.start`` asks for one.
-    monitor : Monitor
+    Gaussian; and compared while Adam moves them onto each other at three resolutions.
     """
-    describe = descriptors(settings, prepared.fixed.device)
-    move = _rigid(prepared, rigid, monitor.part(0.0, 0.2)) if settings.start == "lc2" else None
-    posed = prepared if move is None else _posed(prepared, move)
-    seen = [(posed.fixed, posed.fixed_weight), *zip(posed.moving, posed.moving_weight, strict=True)]
-    described = []
-    for number, (image, weight) in enumerate(seen):
-        monitor.report("descriptors", 0.2 + 0.2 * number / len(seen))
-        described.append(gaussian_smoothed(describe(image, weight), settings.smoothing_voxel))
+    from MMRegCore.ops import gaussian_blur, identity_positions
+    from MMRegCore.optimisation.instance import Level, optimise_levels
+    from MMRegCore.similarity import make_descriptor
+
+    prepared, monitor = problem.prepared, problem.monitor
+    descriptor = make_descriptor(settings.descriptor)
+    identity = identity_positions(prepared.grid.shape, prepared.fixed.image.device)
+    rigid = _rigid_motion(problem, settings.search) if settings.rigid_first else None
+    moved = prepared if rigid is None else _moved(prepared, rigid(identity))
+
+    def describe(number: int, channel: Channel) -> torch.Tensor:
+        monitor.report("descriptors", 0.2 + 0.2 * number / (1 + len(moved.moving)))
+        encoded = descriptor.encode_moving(channel.image, channel.weight)
+        return gaussian_blur(encoded, settings.smoothing_voxel)
+
+    described = [describe(number, channel) for number, channel in enumerate((moved.fixed, *moved.moving))]
+    per_level = zip(settings.scales, settings.iterations, settings.learning_rate, settings.regularisation, strict=True)
     displacement = optimise_levels(
         described[0],
         described[1:],
-        [posed.fixed_weight * weight for weight in posed.moving_weight],
-        settings,
-        monitor.part(0.4, 1.0),
-        unit=settings.features == "dns",
+        moved.weights,
+        [Level(*values) for values in per_level],
+        parametrisation=settings.parametrisation,
+        unit=descriptor.unit,
+        monitor=monitor.part(0.4, 1.0),
     )
-    if move is not None:
-        lattice = voxel_coordinates(tuple(displacement.shape[2:]), displacement.device)
-        with torch.no_grad():
-            there = move(lattice + displacement.flip(1).permute(0, 2, 3, 4, 1))
-        displacement = (there - lattice).permute(0, 4, 1, 2, 3).flip(1)
-    return Solution(displacement, {})
+    if rigid is not None:
+        displacement = rigid(identity + displacement) - identity
+    return Solution(displacement)
 
 
-def _rigid(prepared: Prepared, settings: Lc2Settings, monitor: Monitor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The pose that LC² prefers, as it moves positions (1, D, H, W, 3)."""
-    motion = Motion.of(prepared, settings.motion)
-    levels = agreement_levels(prepared, settings)
-    return partial(motion.move, best_pose(prepared, settings, motion, levels, monitor))
+def _rigid_motion(problem: Problem, search: SearchSettings) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The rigid motion that the search finds, as it moves positions (1, 3, D, H, W)."""
+    import torch
+
+    from MMRegCore.search.motion_model import MotionModel
+    from MMRegCore.search.rigid import find_rigid
+
+    model = MotionModel.of(problem.prepared, search.prior)
+    parameters = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.2))
+    return torch.no_grad()(partial(model.move, parameters))
 
 
-@torch.no_grad()
-def _posed(prepared: Prepared, move: Callable[[torch.Tensor], torch.Tensor]) -> Prepared:
-    """The pair with each moving image brought into the pose."""
-    place = move(voxel_coordinates(tuple(prepared.fixed.shape[2:]), prepared.fixed.device))
-    return replace(
-        prepared,
-        moving=tuple(sample(image, place) for image in prepared.moving),
-        moving_weight=tuple(
-            sample(weight, place, mode="nearest", padding_mode="zeros") for weight in prepared.moving_weight
-        ),
+def _moved(prepared: Prepared, positions: torch.Tensor) -> Prepared:
+    """The pair with each moving image resampled at positions (1, 3, D, H, W)."""
+    from MMRegCore.ops import sample
+    from MMRegCore.volume import Channel
+
+    moving = tuple(
+        Channel(
+            sample(channel.image, positions),
+            sample(channel.weight, positions, mode="nearest", padding_mode="zeros"),
+        )
+        for channel in prepared.moving
     )
+    return replace(prepared, moving=moving)
+
+
+METHOD = Method("dns", DnsSettings, solve)

@@ -30,7 +30,7 @@ def matching_terms(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write the sum of squared differences as a dot product, keeping only what depends on the displacement.
 
-    With weights w (share of a voxel that is evidence) the cost of displacement u at x is
+    With weights w (foreground) the cost of displacement u at x is
     ``w_f(x) · w_m(x+u) · (SSD(x, x+u) − neutral)``: a voxel outside the fixed mask prefers nothing, and a displacement
     that leaves the moving mask is neither better nor worse than an average one.
 
@@ -39,7 +39,7 @@ def matching_terms(
     fixed, moving : Tensor, (1, C, D, H, W)
         Features.
     fixed_weight, moving_weight : Tensor, (1, 1, D, H, W), optional
-        In [0, 1]; None counts everything as evidence and voxels outside the image as zero features, as published.
+        In [0, 1]; None counts every voxel, and those outside the image as zero features, as published.
 
     Returns
     -------

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
+from MMRegCore.ops import box_mean
 from MMRegCore.optimisation.correlation import displacement_candidates
 
 # Voxels searched at once on a CPU: few enough for its caches, enough to make small operations worth their start.
@@ -35,8 +35,8 @@ def solve(
     average_iterates : bool
         True for the weight-balanced form.
     weight : Tensor, (1, 1, D, H, W), optional
-        Evidence at each voxel, in [0, 1].  With it, averages are weighted (normalised convolution) and the search
-        starts from u = 0, so that voxels without evidence follow their neighbours.  Without it the search starts, as
+        In [0, 1].  With it, averages are weighted (normalised convolution) and the search starts from u = 0, so that
+        voxels outside the foreground follow their neighbours.  Without it the search starts, as
         published, from the unregularised minimum, and averages count zeros outside the part.
 
     Returns
@@ -121,7 +121,7 @@ class Sweep:
             return torch.zeros_like(self.displacement[:, :, slices])
         around = slice(max(slices.start - 1, 0), min(slices.stop + 1, self._depth))
         weight = None if self._weight is None else self._weight[:, :, around]
-        smooth = _average(self._choices[index - 1][:, :, around].to(self.displacement.dtype), weight)
+        smooth = box_mean(self._choices[index - 1][:, :, around].to(self.displacement.dtype), 1, weight=weight)
         return smooth[:, :, slices.start - around.start :][:, :, : slices.stop - slices.start]
 
     def _keep(self, index: int, slices: slice, smooth: torch.Tensor) -> None:
@@ -146,19 +146,6 @@ class Sweep:
 def margin(coefficients: Sequence[float]) -> int:
     """How far a voxel's result depends on its neighbours, in voxels: parts that overlap by it join without a seam."""
     return len(coefficients) + 1
-
-
-def _average(displacement: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    if weight is None:
-        return _box(displacement)
-    # A trace of weight everywhere: where there is no evidence at all, the plain average holds.
-    weight = weight.clamp(min=1e-3)
-    return _box(displacement * weight) / _box(weight)
-
-
-def _box(volume: torch.Tensor) -> torch.Tensor:
-    """3³ average, zeros outside; padded by hand because ``avg_pool3d`` refuses axes shorter than its kernel."""
-    return F.avg_pool3d(F.pad(volume, (1,) * 6), 3, stride=1)
 
 
 def _best(cost: torch.Tensor, smooth: torch.Tensor, coefficient: float, candidates: torch.Tensor) -> torch.Tensor:

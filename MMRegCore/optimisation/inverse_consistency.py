@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from MMRegCore.warp import warp
+from MMRegCore.ops import warp
 
 
 def make_inverse_consistent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, cast
 
@@ -35,15 +36,25 @@ def make_similarity(settings: SimilaritySettings | DescriptorSettings) -> Simila
     InputError
         When there is no such measure, or it cannot be made with these parameters.
     """
-    name, prefix = settings.name, f"{settings.name}_"
-    if name not in similarity_names():
-        raise unknown_name("similarity", name, similarity_names())
-    package = f"{__name__}.descriptors" if name in descriptor_names() else __name__
-    values = settings.to_dict()
+    prefix, values = f"{settings.name}_", settings.to_dict()
     parameters = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-    return cast("Similarity", import_module(f"{package}.{name}").MEASURE(**parameters))
+    return _find(settings.name)(**parameters)
 
 
 def make_descriptor(settings: DescriptorSettings) -> Descriptor:
     """The same for a measure that is known to compare descriptors."""
     return cast("Descriptor", make_similarity(settings))
+
+
+def patch_similarity(name: str, half_width: int) -> Similarity:
+    """The measure of that name; where it compares patches, in patches of that half-width."""
+    measure = _find(name)
+    patchwise = "half_width" in signature(measure.__init__).parameters
+    return measure(half_width=half_width) if patchwise else measure()  # type: ignore[call-arg]
+
+
+def _find(name: str) -> type[Similarity]:
+    if name not in similarity_names():
+        raise unknown_name("similarity", name, similarity_names())
+    package = f"{__name__}.descriptors" if name in descriptor_names() else __name__
+    return cast("type[Similarity]", import_module(f"{package}.{name}").MEASURE)

@@ -1,4 +1,4 @@
-"""What the simulator knows of a head: MR images and maps of its tissues."""
+"""Input of the simulator: MR images of a head and maps of its tissue fractions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import SimpleITK as sitk
 import torch
 
 from MMRegCore.geometry import Array, Grid
-from MMRegCore.simulate.noise import gaussian_blur, smooth_step
+from MMRegCore.ops import gaussian_blur
+from MMRegCore.simulate.noise import smooth_step
 from MMRegCore.volume import Volume
 
 Mask = npt.NDArray[np.bool_]
@@ -27,18 +28,18 @@ _FALX_HALF_WIDTH_MM = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """MR images of one brain and the share of each tissue.
+    """MR images of one brain and its tissue fractions.
 
     Attributes
     ----------
     images : tuple of Volume
         Aligned MR images, one or several contrasts, each on its own grid.
     tissues : Volume, (5, D, H, W)
-        Share in [0, 1] of each of `TISSUES`; together at most 1, less than 1 outside the brain.
+        Volume fraction in [0, 1] of each of `TISSUES`; their sum is at most 1, and less outside the brain.
     pia : Volume, (1, D, H, W)
-        0 to 1: how clearly a thin sheet of fluid stands out, however small its share: sulci and the brain's surface.
+        0 to 1: fluid relative to its surroundings, which shows sulci and the brain's surface however thin they are.
     tumour : Volume, (1, D, H, W), optional
-        Share in [0, 1] on the grid of the tissues, over which it lies: what is tumour is no other tissue.
+        Volume fraction in [0, 1] on the grid of the tissues, whose fractions it replaces.
     """
 
     images: tuple[Volume, ...]
@@ -53,9 +54,9 @@ class Anatomy:
 
     @property
     def brain(self) -> Volume:
-        """(1, D, H, W): share of anything that belongs to the brain, its fluid or a tumour."""
-        share = self.tissues.data.sum(dim=0, keepdim=True)
-        return Volume(share if self.tumour is None else share + self.tumour.data, self.tissues.grid, name="brain")
+        """(1, D, H, W): fraction of tissue, fluid and tumour together."""
+        fraction = self.tissues.data.sum(dim=0, keepdim=True)
+        return Volume(fraction if self.tumour is None else fraction + self.tumour.data, self.tissues.grid, name="brain")
 
 
 def anatomy_from_maps(
@@ -67,23 +68,23 @@ def anatomy_from_maps(
     ventricles: Volume | None = None,
     tumour: Volume | None = None,
 ) -> Anatomy:
-    """Split the fluid into ventricles, falx and sulci and put all tissues together.
+    """Split the fluid into ventricles, falx and sulci and combine all tissues.
 
     Parameters
     ----------
     images : sequence of Volume
     white, grey, csf : Volume, (1, D, H, W)
-        Shares in [0, 1] on one grid, RAS axes roughly those of the head.
+        Fractions in [0, 1] on one grid, RAS axes roughly those of the head.
     ventricles : Volume, (1, D, H, W), optional
-        Share in [0, 1] on the same grid, beside that of ``csf``; if None, the fluid that is deep and thick.
+        Fraction in [0, 1] on the same grid, not included in ``csf``; if None, the fluid that is deep and thick.
     tumour : Volume, (1, D, H, W), optional
-        Share in [0, 1] on the same grid; takes the place of the tissues.
+        Fraction in [0, 1] on the same grid; replaces the tissues.
     """
-    known = torch.zeros(()) if ventricles is None else ventricles.data[0]
-    fluid = csf.data[0] + known
+    given = torch.zeros(()) if ventricles is None else ventricles.data[0]
+    fluid = csf.data[0] + given
     brain = white.data[0] + grey.data[0] + fluid
-    inner = fluid * _ventricle_mask(fluid, brain, white.grid) if ventricles is None else known
-    falx = (fluid - inner) * _midline_share(brain, white.grid)
+    inner = fluid * _ventricle_mask(fluid, brain, white.grid) if ventricles is None else given
+    falx = (fluid - inner) * _midline_weight(brain, white.grid)
     sulci = fluid - inner - falx
     tissues = torch.stack([white.data[0], grey.data[0], sulci, inner, falx])
     pia = Volume(_pia(sulci, white.grid)[None], white.grid, name="pia")
@@ -93,7 +94,7 @@ def anatomy_from_maps(
 
 
 def cropped(volumes: Sequence[Volume], margin: int = 4) -> list[Volume]:
-    """Volumes of one grid, cut to the box in which the first one is above zero; half of a head's image is air."""
+    """Volumes of one grid, cropped to the bounding box of the positive voxels of the first, with a margin in voxels."""
     inside = torch.nonzero(volumes[0].data[0] > 0)
     low = [max(0, int(v) - margin) for v in inside.min(dim=0).values]
     high = [min(n, int(v) + margin + 1) for v, n in zip(inside.max(dim=0).values, volumes[0].grid.shape, strict=True)]
@@ -105,7 +106,7 @@ def cropped(volumes: Sequence[Volume], margin: int = 4) -> list[Volume]:
 
 
 def _ventricle_mask(fluid: torch.Tensor, brain: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(D, H, W) float: fluid that is deep and thick, grown back to its own edge."""
+    """(D, H, W) float: fluid that is deep and thick (morphological opening), dilated back to its own edge."""
     depth_mm = torch.from_numpy(depth_below_surface_mm(brain.numpy() > 0.5, grid))
     radius = [max(1, round(_VENTRICLE_HALF_THICKNESS_MM / float(s))) for s in grid.spacing_mm]
     core = sitk.GetImageFromArray(((fluid > 0.6) & (depth_mm > _VENTRICLE_DEPTH_MM)).numpy().astype(np.uint8))
@@ -126,14 +127,14 @@ def depth_below_surface_mm(inside: Mask, grid: Grid) -> Array:
 
 
 def _pia(sulci: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(D, H, W): fluid in proportion to what lies around it; a narrow sulcus counts as much as a wide one."""
-    # MR of 1 mm, and more so an average of heads, leaves only some per cent of fluid in the depth of a sulcus.
-    around = gaussian_blur(sulci[None], [2.5 / float(s) for s in grid.spacing_mm[::-1]])[0]
+    """(D, H, W): fluid relative to its neighbourhood, so that a narrow sulcus counts as much as a wide one."""
+    # MR of 1 mm, and more so an average of heads, leaves only a few per cent of fluid in the depth of a sulcus.
+    around = gaussian_blur(sulci[None, None], (2.5 / grid.spacing_mm[::-1]).tolist())[0, 0]
     return smooth_step(sulci / (around + 0.03), 1.1, 2.2)
 
 
-def _midline_share(brain: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(D, H, W): 1 on the sagittal plane through the middle of the brain, falling off to both sides."""
+def _midline_weight(brain: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """(D, H, W): 1 on the sagittal plane through the middle of the brain, decreasing to both sides (Gaussian)."""
     right_mm = torch.from_numpy(grid.points_ras()[..., 0]).float()
     middle = float((right_mm * brain).sum() / brain.sum())
     return torch.exp(-0.5 * ((right_mm - middle) / _FALX_HALF_WIDTH_MM) ** 2)

@@ -11,35 +11,36 @@ import torch
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array, transform_points
+from MMRegCore.ops import gaussian_blur, gradient_magnitude, warp
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy, depth_below_surface_mm
 from MMRegCore.simulate.brain_shift import BrainShiftSettings, draw_brain_shift, gravity_direction
 from MMRegCore.simulate.cavity import CavitySettings, resection_cavity
 from MMRegCore.simulate.craniotomy import Cone, ConeSettings, centre_of_mass, place_probe
-from MMRegCore.simulate.noise import gaussian_blur
+from MMRegCore.simulate.points import displacement_at
 from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample, sample, warp
+from MMRegCore.warp import resample
 
-# Right fronto-temporal, RAS, from the middle of the brain: over the Sylvian fissure.
+# From the centre of the brain, RAS: over the right Sylvian fissure.
 FRONTO_TEMPORAL_RIGHT = (0.95, 0.2, 0.1)
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedCase:
-    """A registration problem whose answer is known.
+    """A registration problem with ground truth.
 
     Attributes
     ----------
     fixed : Volume, (1, D, H, W)
         Ultrasound, 0 to 255; its mask is the field of view.
     moving : tuple of Volume
-        The MR images, unchanged.
+        The MR images of the anatomy, unchanged.
     truth : DisplacementField
         On the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm.
     landmarks_fixed, landmarks_moving : ndarray, (N, 3)
-        The same structural places in both, RAS mm.
+        Corresponding anatomical points, RAS mm.
     cavity : Tensor, (D, H, W), bool, optional
-        Of the ultrasound: where tissue has been taken out, so that there is nothing to register.
+        Resected region on the fixed grid, where there is nothing to register.
     """
 
     fixed: Volume
@@ -51,9 +52,8 @@ class SimulatedCase:
 
     @property
     def evaluated(self) -> torch.Tensor:
-        """(D, H, W) bool: where an error counts: in the field of view and outside of the cavity."""
-        everywhere = torch.ones(self.fixed.grid.shape, dtype=torch.bool)
-        inside = everywhere if self.fixed.mask is None else self.fixed.mask
+        """(D, H, W) bool: where errors are evaluated: in the field of view, outside the cavity."""
+        inside = torch.ones(self.fixed.grid.shape, dtype=torch.bool) if self.fixed.mask is None else self.fixed.mask
         return inside if self.cavity is None else inside & ~self.cavity
 
 
@@ -76,73 +76,64 @@ def simulate(
     anatomy : Anatomy
         From `load_template` or `anatomy_from_mr`.
     entry_direction_ras : sequence of float, (3,)
-        From the middle of the brain to the craniotomy; if None through the tumour where there is one, else
+        From the centre of the brain to the craniotomy; if None through the tumour where there is one, else
         `FRONTO_TEMPORAL_RIGHT`.
     spacing_mm : float
-        Of the ultrasound's isotropic grid.
+        Of the isotropic ultrasound grid, 0.1 to 5 mm.
     shift, cone, ultrasound : settings, optional
     cavity : CavitySettings, optional
-        Take tissue out, the tumour where there is one; None leaves all in place.
+        Resect tissue, the tumour where there is one; None for no cavity.
     landmarks : int
-        How many to look for; fewer come back where the field of view has not enough structure.
+        Largest number of landmarks; fewer where the field of view has not enough structure.
     seed : int
         The same seed gives the same case.
 
     Raises
     ------
     InputError, GeometryError
-        When the craniotomy meets no brain or the settings cannot be met.
+        When the craniotomy lies outside the brain, the spacing is out of range, or the displacement would fold.
     """
     if not (np.isfinite(spacing_mm) and 0.1 <= spacing_mm <= 5):
         raise InputError(f"expected an ultrasound spacing between 0.1 and 5 mm; got {spacing_mm}")
-    shift = shift or BrainShiftSettings()
-    if entry_direction_ras is None:
-        entry_direction_ras = _usual_entry(anatomy)
-    probe = place_probe(anatomy, entry_direction_ras)
+    shift, cone = shift or BrainShiftSettings(), cone or ConeSettings()
+    probe = place_probe(anatomy, _default_entry(anatomy) if entry_direction_ras is None else entry_direction_ras)
     # The probe rests on the sunken surface.
     sunk_mm = shift.sinking_mm * float(gravity_direction(probe, shift) @ probe.beam_ras)
-    drawn = draw_brain_shift(Cone(probe.moved(sunk_mm), cone or ConeSettings(), seed), shift, seed=seed)
-    field_of_view = Cone(drawn.tracked_probe, cone or ConeSettings(), seed)
+    drawn = draw_brain_shift(Cone(probe.advanced(sunk_mm), cone, seed), shift, seed=seed)
+    field_of_view = Cone(drawn.tracked_probe, cone, seed)
     grid = field_of_view.grid(spacing_mm)
     mask = torch.from_numpy(field_of_view.contains(grid.points_ras()))
     truth = drawn.field(grid)
-    taken = None if cavity is None else resection_cavity(anatomy, probe, cavity, seed=seed)
-    fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, cavity=taken, seed=seed)
-    hole = None if taken is None else warp(resample(taken, grid)[None], truth.to_voxel())[0, 0] > 0.5
+    resected = None if cavity is None else resection_cavity(anatomy, probe, cavity, seed=seed)
+    fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, cavity=resected, seed=seed)
+    hole = None if resected is None else warp(resample(resected, grid)[None], truth.to_voxel())[0, 0] > 0.5
     points = structural_points(anatomy, truth, mask if hole is None else mask & ~hole, landmarks)
     return SimulatedCase(fixed, anatomy.images, truth, points, points + displacement_at(truth, points), hole)
 
 
-def _usual_entry(anatomy: Anatomy) -> Sequence[float]:
+def _default_entry(anatomy: Anatomy) -> Sequence[float]:
     if anatomy.tumour is None:
         return FRONTO_TEMPORAL_RIGHT
     return list(centre_of_mass(anatomy.tumour) - centre_of_mass(anatomy.brain))
 
 
-def displacement_at(field: DisplacementField, points_ras: Array) -> Array:
-    """(N, 3): the displacement at points (N, 3), RAS mm, trilinear."""
-    voxels = torch.from_numpy(transform_points(field.grid.ijk_from_ras, points_ras)).float()
-    values = sample(field.displacement_mm.permute(3, 0, 1, 2)[None], voxels[None, None, None])
-    return np.asarray(values[0, :, 0, 0].T.double().numpy())
-
-
 def structural_points(
     anatomy: Anatomy, truth: DisplacementField, mask: torch.Tensor, count: int, apart_mm: float = 6.0
 ) -> Array:
-    """(N, 3), RAS mm of the ultrasound: places where an observer would find structure in both images.
+    """(N, 3), RAS mm of the ultrasound: points where an observer would find structure in both images, `count` at most.
 
-    Tissue borders (largest gradient of the tissue maps, shifted as the ultrasound is) at least 3 mm inside the field of
-    view and ``apart_mm`` from each other, strongest first.
+    Tissue borders (largest gradients of the tissue maps, warped by the true displacement) at least 3 mm inside ``mask``
+    (D, H, W) and ``apart_mm`` from each other, strongest first.
     """
     grid = truth.grid
-    shares = warp(resample(anatomy.tissues, grid)[None], truth.to_voxel())[0]
-    # One image in which every border of tissues that ultrasound tells apart shows.
-    weights = torch.tensor([{"grey": 0.7, "white": 1.0}.get(name, 0.0) for name in TISSUES])
-    contrast = gaussian_blur((shares * weights[:, None, None, None]).sum(dim=0, keepdim=True), (1.5,) * 3)[0]
-    slope = torch.stack(torch.gradient(contrast)).norm(dim=0)
+    fractions = warp(resample(anatomy.tissues, grid)[None], truth.to_voxel())
+    # One image that shows every tissue border that ultrasound can show.
+    weights = torch.tensor([{"grey": 0.7, "white": 1.0}.get(name, 0.0) for name in TISSUES]).reshape(1, -1, 1, 1, 1)
+    contrast = gaussian_blur((fractions * weights).sum(dim=1, keepdim=True), 1.5)
     deep = torch.from_numpy(depth_below_surface_mm(mask.numpy(), grid)) >= 3.0
-    strength = torch.where(deep & (shares.sum(dim=0) > 0.9), slope, torch.zeros(()))
-    # Below this share of the strongest border an observer would not trust the place.
+    usable = deep & (fractions[0].sum(dim=0) > 0.9)
+    strength = torch.where(usable, gradient_magnitude(contrast)[0, 0], torch.zeros(()))
+    # An observer would not rely on borders weaker than this, relative to the strongest.
     candidates = torch.nonzero(strength > 0.15 * strength.max()).numpy()
     order = np.argsort(-strength[tuple(candidates.T)].numpy(), kind="stable")
     points = transform_points(grid.ras_from_ijk, candidates[order][:, ::-1].astype(np.float64))

@@ -1,4 +1,4 @@
-"""Contrasts that an anatomy has no image of, rendered from its tissue maps."""
+"""MR contrasts rendered from the tissue maps of an anatomy."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _INTENSITY: dict[str, dict[str, float]] = {
     "flair": {"white": 0.55, "grey": 0.7, "sulci": 0.22, "ventricles": 0.15, "falx": 0.4, "tumour": 1.0},
 }
 _BRIGHTEST = 1000.0
-# Standard deviations: of the texture within a tissue, of the receiver's bias (its logarithm), of the noise.
+# Standard deviation of the texture within a tissue, of the logarithm of the bias field, of the noise.
 _TEXTURE, _TEXTURE_MM = 0.04, 1.5
 _BIAS, _BIAS_MM = 0.08, 45.0
 _NOISE = 0.015
 
 
 def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> Volume:
-    """An MR image made of the tissue maps: their mixture, with mild texture, bias and noise; 0 outside the brain.
+    """An MR image: the mixture of the tissue maps with mild texture, bias field and noise; 0 outside the brain.
 
     Parameters
     ----------
     anatomy : Anatomy
     contrast : {'t1', 't1c', 't2', 'flair'}
     seed : int
-        Of texture, bias and noise, which differ between contrasts too.
+        Of texture, bias field and noise, which also differ between contrasts.
 
     Returns
     -------
@@ -51,13 +51,14 @@ def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> V
         raise InputError(f"expected a contrast among {', '.join(_INTENSITY)}; got '{contrast}'")
     level = _INTENSITY[contrast]
     grid = anatomy.tissues.grid
-    mixture = sum(level[name] * share for name, share in zip(TISSUES, anatomy.tissues.data, strict=True))
+    mixture = sum(level[name] * fraction for name, fraction in zip(TISSUES, anatomy.tissues.data, strict=True))
     if anatomy.tumour is not None:
         mixture = mixture + level["tumour"] * anatomy.tumour.data[0]
 
-    def smooth(name: str, length_mm: float) -> torch.Tensor:
-        sigma = [length_mm / float(s) for s in grid.spacing_mm[::-1]]
-        return smooth_noise(grid.shape, sigma, random_stream(seed, f"{contrast} {name}"))
+    def smooth(name: str, sigma_mm: float) -> torch.Tensor:
+        return smooth_noise(
+            grid.shape, (sigma_mm / grid.spacing_mm[::-1]).tolist(), random_stream(seed, f"{contrast} {name}")
+        )
 
     image = mixture * torch.exp(_TEXTURE * smooth("texture", _TEXTURE_MM) + _BIAS * smooth("bias", _BIAS_MM))
     image = image + _NOISE * white_noise(grid.shape, random_stream(seed, f"{contrast} noise"))
@@ -66,6 +67,6 @@ def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> V
 
 
 def with_contrasts(anatomy: Anatomy, contrasts: Sequence[Contrast], *, seed: int = 0) -> Anatomy:
-    """The anatomy with rendered images of ``contrasts`` after its own; see `render_contrast`."""
+    """The anatomy with rendered images of ``contrasts`` appended; see `render_contrast`."""
     rendered = tuple(render_contrast(anatomy, contrast, seed=seed) for contrast in contrasts)
     return replace(anatomy, images=(*anatomy.images, *rendered))

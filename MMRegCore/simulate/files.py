@@ -1,4 +1,4 @@
-"""A simulated case as files that the command line reads."""
+"""A simulated case as files for the command line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegCore.volume import Volume
 from MMRegCore.warp import resample
 
-# The field is smooth over centimetres: a cubic B-spline of this spacing is the field to about a hundredth of a mm.
+# The field is smooth over centimetres: a cubic B-spline of this spacing represents it to about 0.01 mm.
 _TRUTH_SPACING_MM = 2.0
 
 
 def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]) -> None:
-    """Write everything that a registration of the case needs, and its answer; all files appear or none.
+    """Write the inputs of a registration and the ground truth; all files appear or none.
 
     ``ultrasound.nii.gz`` and ``ultrasound_mask.nii.gz``, ``cavity.nii.gz`` where there is one, ``mr_NAME.nii.gz`` for
     every MR, ``landmarks_ultrasound.mrk.json`` and ``landmarks_mr.mrk.json``, ``truth.h5`` (fixed to moving) and
@@ -28,9 +28,9 @@ def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]
     ----------
     case : SimulatedCase
     folder : Path
-        Made where it does not exist.
+        Created where it does not exist.
     description : mapping
-        What the case was made of, JSON-able; goes into ``case.json`` beside what was measured on it.
+        Options and settings of the case, serialisable as JSON; written to ``case.json`` beside measurements of it.
 
     Raises
     ------
@@ -47,9 +47,7 @@ def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]
         write_volume(case.fixed, staging / "ultrasound.nii.gz", dtype="uint8")
         for name, mask in (("ultrasound_mask", case.fixed.mask), ("cavity", case.cavity)):
             if mask is not None:
-                write_volume(
-                    Volume(mask[None].float(), case.fixed.grid, name=name), staging / f"{name}.nii.gz", dtype="uint8"
-                )
+                write_volume(Volume(mask[None].float(), case.fixed.grid), staging / f"{name}.nii.gz", dtype="uint8")
         for image in case.moving:
             write_volume(image, staging / f"mr_{image.name}.nii.gz")
         for side, landmarks in zip(("ultrasound", "mr"), landmark_pairs(case), strict=True):
@@ -59,13 +57,13 @@ def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]
 
 
 def landmark_pairs(case: SimulatedCase) -> tuple[Landmarks, Landmarks]:
-    """The landmarks of both sides, numbered L-1, L-2 and so on."""
+    """Landmarks of the ultrasound and of the MR, numbered L-1, L-2 and so on."""
     labels = tuple(f"L-{number + 1}" for number in range(len(case.landmarks_fixed)))
     return Landmarks(case.landmarks_fixed, labels), Landmarks(case.landmarks_moving, labels)
 
 
 def true_transform(case: SimulatedCase) -> SpatialTransform:
-    """The known displacement as a transform, fixed to moving; rigid far from the field of view."""
+    """The true displacement as a transform, fixed to moving; rigid far from the field of view."""
     coarse = case.truth.grid.with_spacing([_TRUTH_SPACING_MM] * 3)
     inside = Volume(case.evaluated[None].float(), case.fixed.grid)
     return composite_from_field(case.truth.on_grid(coarse), resample(inside, coarse)[0])

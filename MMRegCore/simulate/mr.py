@@ -1,4 +1,4 @@
-"""An anatomy from what there is of a patient: MR images, skull-stripped or not, or a label map."""
+"""An anatomy from a patient's MR images, skull-stripped or not, or from a label map."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
+from MMRegCore.ops import gaussian_blur
 from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps, cropped
-from MMRegCore.simulate.noise import gaussian_blur
 from MMRegCore.volume import Volume
 from MMRegCore.warp import resample
 
@@ -25,39 +25,39 @@ _ORDER_BY_INTENSITY: dict[str, tuple[str, str, str]] = {
     "t2": ("white", "grey", "csf"),
     "flair": ("csf", "white", "grey"),
 }
-# FreeSurfer's numbers of the tissues of the cerebrum, the cerebellum and the brainstem.
+# Labels of FreeSurfer for the tissues of cerebrum, cerebellum and brainstem.
 FREESURFER_LABELS: dict[str, tuple[int, ...]] = {
     "white": (2, 7, 16, 28, 41, 46, 60),
     "grey": (3, 8, 10, 11, 12, 13, 17, 18, 26, 42, 47, 49, 50, 51, 52, 53, 54, 58),
     "csf": (24,),
     "ventricles": (4, 5, 14, 15, 43, 44),
 }
-# The brain hangs on the scalp by vessels and nerves. Bridges up to these half widths are cut, widest last, until what
-# is left is no larger than a brain can be.
+# Vessels and nerves connect the brain with the scalp.  Bridges of these half-widths are cut by erosion, widest last,
+# until the largest component is no larger than a brain can be.
 _SEARCH_MM = 2.0
 _BRIDGES_VOXEL = (2, 3, 4, 5)
 _LARGEST_BRAIN_MM3 = 1.9e6
-# A brain within its skull and scalp is less than this share of the whole; what a search finds of a bare brain is more.
-_BARE_BRAIN_SHARE = 0.7
+# A brain fills less than this fraction of a head, and the region found in a skull-stripped brain more than it.
+_STRIPPED_FRACTION = 0.7
 _SMALLEST_BACKGROUND = 0.05
 
 
 def anatomy_from_mr(
     images: Sequence[Volume], contrast: Contrast = "t1", spacing_mm: float = 1.0, tumour: Volume | None = None
 ) -> Anatomy:
-    """A crude anatomy from MR images alone: three classes of the first image's intensity (Otsu 1979).
+    """A crude anatomy from MR images alone: three intensity classes of the first image (Otsu 1979).
 
     Parameters
     ----------
     images : sequence of Volume
-        Aligned; the first is split into tissues. Skull-stripped (zero outside the brain), or a whole head or a part of
-        one, of which the brain is taken.
+        Aligned; the first is segmented.  Skull-stripped (zero outside the brain), or a whole head or a part of one, in
+        which the brain is found.
     contrast : {'t1', 't1c', 't2', 'flair'}
-        Of the first image: says which class is fluid, grey and white matter; 't1c' is T1 with contrast agent.
+        Of the first image: which class is fluid, grey and white matter; 't1c' is T1 with contrast agent.
     spacing_mm : float
         Of the tissue maps.
     tumour : Volume, (1, D, H, W), optional
-        Not zero in the tumour, on any grid.
+        Nonzero in the tumour, on any grid.
 
     Raises
     ------
@@ -70,10 +70,10 @@ def anatomy_from_mr(
     grid = first.grid.with_spacing([spacing_mm] * 3)
     intensity = torch.nan_to_num(resample(first, grid)[0])
     inside = brain_region(intensity, grid, first.name)
-    shares = _shares_by_intensity(intensity, inside, contrast, first.name)
-    maps = [Volume(share[None], grid, name=key) for key, share in {"brain": inside.float(), **shares}.items()]
+    fractions = _fractions_by_intensity(intensity, inside, contrast, first.name)
+    maps = [Volume(part[None], grid, name=key) for key, part in {"brain": inside.float(), **fractions}.items()]
     if tumour is not None:
-        maps.append(_tumour_share(tumour, grid, inside))
+        maps.append(_tumour_fraction(tumour, grid, inside))
     found = {volume.name: volume for volume in cropped(maps)}
     return anatomy_from_maps(images, found["white"], found["grey"], found["csf"], tumour=found.get("tumour"))
 
@@ -88,9 +88,9 @@ def anatomy_from_labels(
     images : sequence of Volume
         Aligned MR images; may be empty, see `with_contrasts`.
     labels : Volume, (1, D, H, W)
-        Whole numbers.
+        Integers.
     numbers : mapping, optional
-        Those of 'white', 'grey', 'csf' and 'ventricles'; `FREESURFER_LABELS` if None.
+        The labels of 'white', 'grey', 'csf' and 'ventricles'; `FREESURFER_LABELS` if None.
 
     Raises
     ------
@@ -98,20 +98,20 @@ def anatomy_from_labels(
         When a tissue is not in the map.
     """
     numbers = FREESURFER_LABELS if numbers is None else numbers
-    known = torch.tensor([number for wanted in numbers.values() for number in wanted], dtype=torch.float32)
-    labels = cropped([labels.with_data(labels.data * torch.isin(labels.data, known))])[0]
-    shares = {}
+    listed = torch.tensor([number for wanted in numbers.values() for number in wanted], dtype=torch.float32)
+    labels = cropped([labels.with_data(labels.data * torch.isin(labels.data, listed))])[0]
+    maps = {}
     for name, wanted in numbers.items():
         found = torch.isin(labels.data, torch.tensor(list(wanted), dtype=torch.float32)).float()
         if not found.any():
             raise InputError(f"expected '{labels.name}' to hold {name} as one of {sorted(wanted)}; got none of these")
-        # Labels know no mixed voxels; half a voxel of blur brings them back.
-        shares[name] = Volume(gaussian_blur(found, (0.5,) * 3), labels.grid, name=name)
-    return anatomy_from_maps(images, shares["white"], shares["grey"], shares["csf"], ventricles=shares["ventricles"])
+        # A blur of half a voxel restores the partial volume effect that labels lack.
+        maps[name] = Volume(gaussian_blur(found[None], 0.5)[0], labels.grid, name=name)
+    return anatomy_from_maps(images, maps["white"], maps["grey"], maps["csf"], ventricles=maps["ventricles"])
 
 
 def brain_region(intensity: torch.Tensor, grid: Grid, name: str = "image") -> torch.Tensor:
-    """(D, H, W) bool: the brain with its fluid, in a skull-stripped image or in one of a head or a part of it.
+    """(D, H, W) bool: the brain and its fluid in an image of a head or a part of one, skull-stripped or not.
 
     Parameters
     ----------
@@ -123,73 +123,75 @@ def brain_region(intensity: torch.Tensor, grid: Grid, name: str = "image") -> to
     Raises
     ------
     InputError
-        When the image has too little contrast to find anything.
+        When the image has too little contrast, or nothing of the size of a brain is separated by the skull.
     """
     present = intensity > 0
     if int(present.sum()) < 1000 or float(intensity[present].std()) <= 0:
         raise InputError(f"expected '{name}' to show a brain; got {int(present.sum())} voxels with contrast")
     whole = _filled(present)
-    # Coarse is enough to tell a brain from its scalp, and much quicker.
+    # A coarse grid is enough to separate the brain from the scalp, and much faster.
     coarse = grid.with_spacing([_SEARCH_MM] * 3)
     tissue = _bright(resample(Volume(intensity[None], grid), coarse)[0])
-    parts = (_largest_part(tissue, bridge) for bridge in _BRIDGES_VOXEL)
-    found = next((part for part in parts if int(part.sum()) * coarse.voxel_volume_mm3 < _LARGEST_BRAIN_MM3), None)
+    candidates = (_largest_component(tissue, bridge) for bridge in _BRIDGES_VOXEL)
+    found = next((part for part in candidates if int(part.sum()) * coarse.voxel_volume_mm3 < _LARGEST_BRAIN_MM3), None)
     if found is None:
-        raise InputError(f"expected '{name}' to show a brain that its skull sets apart; got none: strip it first")
-    bare = float(whole.float().mean()) < 1 - _SMALLEST_BACKGROUND
-    covered_mm3 = int(found.sum()) * coarse.voxel_volume_mm3
-    if bare and covered_mm3 > _BARE_BRAIN_SHARE * int(whole.sum()) * grid.voxel_volume_mm3:
+        raise InputError(
+            f"expected '{name}' to show a brain separated from the scalp by the skull; got none: skull-strip it first"
+        )
+    has_background = float(whole.float().mean()) < 1 - _SMALLEST_BACKGROUND
+    found_mm3 = int(found.sum()) * coarse.voxel_volume_mm3
+    if has_background and found_mm3 > _STRIPPED_FRACTION * int(whole.sum()) * grid.voxel_volume_mm3:
         return whole
     return resample(Volume(found[None].float(), coarse), grid)[0] > 0.5
 
 
 def _bright(intensity: torch.Tensor) -> sitk.Image:
-    """What is neither air nor bone."""
+    """Voxels that are neither air nor bone."""
     clamped = intensity.clamp(min=0, max=float(np.percentile(intensity[intensity > 0].numpy(), 98)))
-    # Air and bone, then tissue, then what is brightest.
+    # Class 0 is air and bone, class 1 tissue, class 2 the brightest voxels.
     classes: sitk.Image = sitk.OtsuMultipleThresholds(sitk.GetImageFromArray(clamped.numpy()), numberOfThresholds=2)
     bright: sitk.Image = classes >= 1
     return bright
 
 
-def _largest_part(tissue: sitk.Image, bridge_voxel: int) -> torch.Tensor:
-    """(D, H, W) bool: the largest part once bridges are cut; sulci and ventricles, which lie between tissue, closed."""
+def _largest_component(tissue: sitk.Image, bridge_voxel: int) -> torch.Tensor:
+    """(D, H, W) bool: the largest component after cutting bridges, with sulci and ventricles closed."""
     radius = [bridge_voxel] * 3
     core = sitk.ConnectedComponent(sitk.BinaryErode(tissue, radius, boundaryToForeground=True))
     grown = sitk.BinaryDilate(sitk.RelabelComponent(core) == 1, radius) & tissue
     return _filled(torch.from_numpy(sitk.GetArrayFromImage(grown).astype(bool)), 5)
 
 
-def _shares_by_intensity(
+def _fractions_by_intensity(
     intensity: torch.Tensor, inside: torch.Tensor, contrast: Contrast, name: str
 ) -> dict[str, torch.Tensor]:
     values = intensity[inside]
     if len(values) < 1000 or float(values.max() - values.min()) <= 0:
         raise InputError(f"expected '{name}' to show a brain; got {len(values)} voxels with contrast")
-    # Bright vessels and enhancing tumour would pull the thresholds up.
+    # Bright vessels and enhancing tumour would raise the thresholds.
     top = float(np.percentile(values.numpy(), 99))
-    smooth = gaussian_blur(intensity.clamp(max=top)[None], (0.6,) * 3)[0]
+    smooth = gaussian_blur(intensity.clamp(max=top)[None, None], 0.6)[0, 0]
     row = sitk.GetImageFromArray(smooth[inside].reshape(1, 1, -1).numpy())
     labels = sitk.GetArrayFromImage(sitk.OtsuMultipleThresholds(row, numberOfThresholds=2))
     classes = torch.from_numpy(labels.reshape(-1))
     means = [float(smooth[inside][classes == k].mean()) for k in range(3)]
-    # Between two class means a voxel is a mixture of both.
+    # Between two class means a voxel is a mixture of the two tissues.
     dark = ((means[1] - smooth) / (means[1] - means[0])).clamp(0, 1) * inside
     bright = ((smooth - means[1]) / (means[2] - means[1])).clamp(0, 1) * inside
-    shares = (dark, inside.float() - dark - bright, bright)
-    return dict(zip(_ORDER_BY_INTENSITY[contrast], shares, strict=True))
+    fractions = (dark, inside.float() - dark - bright, bright)
+    return dict(zip(_ORDER_BY_INTENSITY[contrast], fractions, strict=True))
 
 
-def _tumour_share(tumour: Volume, grid: Grid, inside: torch.Tensor) -> Volume:
+def _tumour_fraction(tumour: Volume, grid: Grid, inside: torch.Tensor) -> Volume:
     marked = Volume((tumour.data != 0).float(), tumour.grid)
-    share = resample(marked, grid, padding_mode="zeros") * inside
-    if int((share > 0.5).sum()) == 0:
+    fraction = resample(marked, grid, padding_mode="zeros") * inside
+    if not (fraction > 0.5).any():
         raise InputError(f"expected the tumour mask '{tumour.name}' to mark voxels of the brain; got none inside it")
-    return Volume(share, grid, name="tumour")
+    return Volume(fraction, grid, name="tumour")
 
 
 def _filled(mask: torch.Tensor, closing_voxel: int = 2) -> torch.Tensor:
-    """(D, H, W) bool with its holes filled and its largest part only."""
+    """(D, H, W) bool: the largest component, closed and with its holes filled."""
     image = sitk.GetImageFromArray(np.pad(mask.numpy(), closing_voxel).astype(np.uint8))
     image = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(image, [closing_voxel] * 3))
     largest = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image)) == 1).astype(bool)

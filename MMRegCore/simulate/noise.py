@@ -1,4 +1,4 @@
-"""Random and smooth arrays that the simulator is made of."""
+"""Seeded random streams and smooth random arrays."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 
 def random_stream(seed: int, name: str) -> np.random.Generator:
-    """An independent random stream for each use, so that a change in one part leaves the others as they were."""
+    """An independent random stream for each name, so that a change in one part does not alter the others."""
     return np.random.default_rng([seed, *name.encode()])
 
 
 def white_noise(shape: Sequence[int], random: np.random.Generator) -> torch.Tensor:
-    """Independent normal values, float32, of any shape."""
+    """Independent standard normal values, float32, of any shape."""
     return torch.from_numpy(random.standard_normal(tuple(shape), dtype=np.float32))
 
 
 def smooth_noise(shape: Sequence[int], sigma_voxel: Sequence[float], random: np.random.Generator) -> torch.Tensor:
-    """Normal values, zero mean and unit variance, correlated over a Gaussian of ``sigma_voxel`` on each axis.
+    """White noise blurred by a Gaussian of ``sigma_voxel`` on each axis, scaled to zero mean and unit variance.
 
     The array is periodic: opposite faces continue each other.
     """
@@ -35,24 +34,7 @@ def smooth_noise(shape: Sequence[int], sigma_voxel: Sequence[float], random: np.
     return values / values.std().clamp(min=1e-12)
 
 
-def gaussian_blur(image: torch.Tensor, sigma_voxel: Sequence[float]) -> torch.Tensor:
-    """Blur (C, D, H, W) by a Gaussian of ``sigma_voxel`` on (d, h, w); the edge is carried on outside."""
-    blurred = image[:, None]
-    for axis, sigma in enumerate(sigma_voxel):
-        if sigma <= 0:
-            continue
-        radius = max(1, round(3 * sigma))
-        offsets = torch.arange(-radius, radius + 1, dtype=image.dtype)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        shape = [1, 1, 1, 1, 1]
-        shape[axis + 2] = -1
-        pad = [0] * 6
-        pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = radius
-        blurred = F.conv3d(F.pad(blurred, pad, mode="replicate"), (kernel / kernel.sum()).reshape(shape))
-    return blurred[:, 0]
-
-
 def smooth_step(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """0 below ``low``, 1 above ``high``, a smooth cubic between."""
-    share = ((values - low) / (high - low)).clamp(0, 1)
-    return share * share * (3 - 2 * share)
+    fraction = ((values - low) / (high - low)).clamp(0, 1)
+    return fraction * fraction * (3 - 2 * fraction)

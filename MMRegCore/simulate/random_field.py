@@ -12,7 +12,7 @@ from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array, Grid
 from MMRegCore.simulate.noise import random_stream
 
-# Below this a field is so close to folding that no real tissue would follow it.
+# Below this a field is so close to folding that no real tissue would deform so.
 SMALLEST_JACOBIAN = 0.2
 _WAVES = 24
 
@@ -26,14 +26,14 @@ def smooth_random_field(grid: Grid, amplitude_mm: float, wavelength_mm: float, s
     amplitude_mm : float
         Largest displacement on the grid.
     wavelength_mm : float
-        Shortest wave; waves up to twice as long take part.
+        Shortest wavelength; the longest is twice that.
     seed : int
         The same seed gives the same waves, fixed in space (RAS), on any grid.
 
     Raises
     ------
     InputError
-        When amplitude or wavelength is not usable or the field would fold or nearly fold.
+        When amplitude or wavelength is out of range or the field would fold or nearly fold.
     """
     if not (math.isfinite(amplitude_mm) and amplitude_mm >= 0 and math.isfinite(wavelength_mm) and wavelength_mm > 0):
         given = f"{amplitude_mm} and {wavelength_mm} mm"
@@ -45,28 +45,29 @@ def smooth_random_field(grid: Grid, amplitude_mm: float, wavelength_mm: float, s
         length_mm = wavelength_mm * random.uniform(1, 2)
         wave_vector = 2 * np.pi / length_mm * direction / np.linalg.norm(direction)
         phase, weight = random.uniform(0, 2 * np.pi), random.standard_normal(3)
-        displacement += plane_wave(grid, wave_vector, phase)[..., None] * weight
+        displacement += _plane_wave(grid, wave_vector, phase)[..., None] * weight
     field = torch.from_numpy(displacement).float()
     largest = float(field.norm(dim=-1).max())
     return without_folds(DisplacementField(field * (amplitude_mm / max(largest, 1e-12)), grid))
 
 
-def correlated_field(grid: Grid, length_mm: float, seed: int) -> Array:
-    """(D, H, W, 3): a Gaussian random field in space, unit variance per component, the same waves on any grid.
+def correlated_field(grid: Grid, correlation_length_mm: float, seed: int) -> Array:
+    """(D, H, W, 3): a Gaussian random field of unit variance per component, fixed in space (RAS), on any grid.
 
-    Its correlation at a distance r is ``exp(-r² / (2 length_mm²))`` (random Fourier features, Rahimi & Recht 2007).
+    Its correlation at a distance r is ``exp(-r² / (2 correlation_length_mm²))``; random Fourier features (Rahimi &
+    Recht 2007).
     """
     random = random_stream(seed, "correlated")
     values = np.zeros((*grid.shape, 3))
     for _ in range(_WAVES):
-        wave_vector = random.standard_normal(3) / length_mm
-        wave = plane_wave(grid, wave_vector, random.uniform(0, 2 * np.pi))
+        wave_vector = random.standard_normal(3) / correlation_length_mm
+        wave = _plane_wave(grid, wave_vector, random.uniform(0, 2 * np.pi))
         values += wave[..., None] * random.standard_normal(3)
     return np.asarray(values * (2 / _WAVES) ** 0.5)
 
 
-def plane_wave(grid: Grid, wave_vector: Array, phase: float) -> Array:
-    """(D, H, W): cos(k·x + phase), built axis by axis: the exponential of a sum is a product."""
+def _plane_wave(grid: Grid, wave_vector: Array, phase: float) -> Array:
+    """(D, H, W): cos(k·x + phase), as a product of complex exponentials along the axes."""
     per_voxel = wave_vector @ grid.ras_from_ijk[:3, :3]
     start = float(wave_vector @ grid.ras_from_ijk[:3, 3]) + phase
     w, h, d = (np.exp(1j * k * np.arange(n)) for k, n in zip(per_voxel, grid.itk_size, strict=True))
@@ -75,7 +76,7 @@ def plane_wave(grid: Grid, wave_vector: Array, phase: float) -> Array:
 
 
 def without_folds(field: DisplacementField) -> DisplacementField:
-    """Give the field back, or raise `InputError` where it folds or nearly folds."""
+    """Return the field, or raise `InputError` where it folds or nearly folds."""
     smallest = float(field.jacobian_determinant().min())
     if smallest <= SMALLEST_JACOBIAN:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Real anatomy without a download: the MNI152 template that the PyPI package ``nilearn`` carries.
+"""Real anatomy without a download: the MNI152 template in the PyPI package ``nilearn``.
 
 ICBM 152 non-linear symmetric 2009a (Fonov et al., NeuroImage 54, 2011): an average of 152 heads at 1 mm.
 """
@@ -8,12 +8,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-import torch
-
 from MMRegCore.errors import InputError
-from MMRegCore.geometry import Grid
+from MMRegCore.io import read_volume
 from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps, cropped
 from MMRegCore.volume import Volume
 
@@ -31,7 +27,7 @@ def load_template() -> Anatomy:
     t1, grey, white = cropped([_read(name) for name in ("t1", "gm", "wm")])
     brain = (t1.data > 0).float()
     scaled = [volume.with_data(brain * volume.data / 255) for volume in (grey, white)]
-    # Where rounding or overlap of the maps exceeds the whole, shrink both alike.
+    # Normalise where rounding or overlap makes the sum of the maps larger than 1.
     total = (scaled[0].data + scaled[1].data).clamp(min=1)
     grey, white = (volume.with_data(volume.data / total) for volume in scaled)
     csf = Volume((brain - grey.data - white.data).clamp(min=0), t1.grid, name="csf")
@@ -45,10 +41,7 @@ def _read(name: str) -> Volume:
             f"expected the package nilearn to carry {path.name}; got none in {path.parent}; "
             "reinstall it with: pip install 'mmreg[demo]'"
         )
-    image = sitk.ReadImage(str(path))
-    grid = Grid.from_itk(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    values = sitk.GetArrayFromImage(image).astype(np.float32)
-    return Volume(torch.from_numpy(values)[None], grid, name=name.upper())
+    return read_volume(path, name=name.upper())
 
 
 def _data_folder() -> Path:

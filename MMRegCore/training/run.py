@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import atomic_path
+from MMRegCore.io.files import atomic_path
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.weights import load_network, read_card
 from MMRegCore.settings import describe

@@ -8,9 +8,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid, transform_points
 from MMRegCore.io import read_volume
+from MMRegCore.ops import gaussian_blur, warp
 from MMRegCore.simulate import (
     Anatomy,
     BrainShiftSettings,
@@ -23,20 +25,20 @@ from MMRegCore.simulate import (
     anatomy_from_mr,
     draw_brain_shift,
     load_template,
-    place_probe,
     simulate,
-    simulate_ultrasound,
     smooth_random_field,
 )
 from MMRegCore.simulate.anatomy import TISSUES
-from MMRegCore.simulate.case import displacement_at
-from MMRegCore.simulate.noise import gaussian_blur, random_stream, smooth_noise
+from MMRegCore.simulate.craniotomy import place_probe
+from MMRegCore.simulate.noise import random_stream, smooth_noise
+from MMRegCore.simulate.points import displacement_at, values_at
 from MMRegCore.simulate.random_field import correlated_field
+from MMRegCore.simulate.ultrasound import simulate_ultrasound
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample, warp
+from MMRegCore.warp import resample
 
 SHIFT = BrainShiftSettings(mean_mm=4.0)
-STILL = BrainShiftSettings(mean_mm=0.0)
+NO_SHIFT = BrainShiftSettings(mean_mm=0.0)
 
 
 def toy_anatomy() -> Anatomy:
@@ -91,7 +93,7 @@ def test_template_keeps_the_geometry_of_its_file(template):
     assert float(t1.data[0, k, j, i]) == expected > 0
 
 
-def test_template_tissues_are_shares_and_lie_where_they_should(template):
+def test_template_tissues_are_fractions_and_lie_where_they_should(template):
     total = template.brain.data
     assert float(template.tissues.data.min()) >= 0
     assert float(total.max()) <= 1 + 1e-5
@@ -118,7 +120,7 @@ def test_missing_template_package_says_how_to_install_it(monkeypatch):
         load_template()
 
 
-def test_ventricles_and_sulci_are_told_apart(toy):
+def test_ventricles_and_sulci_are_separated(toy):
     ventricle = toy.tissue("ventricles").data[0].numpy() > 0.5
     points = toy.tissues.grid.points_ras()
     radius = np.linalg.norm(points, axis=-1)
@@ -168,9 +170,9 @@ def test_smooth_noise_has_the_correlation_asked_for():
 
 
 def test_blur_spreads_a_point_by_its_sigma():
-    point = torch.zeros(1, 41, 41, 41)
-    point[0, 20, 20, 20] = 1
-    spread = gaussian_blur(point, (1.0, 2.0, 3.0))[0].double()
+    point = torch.zeros(1, 1, 41, 41, 41)
+    point[..., 20, 20, 20] = 1
+    spread = gaussian_blur(point, (1.0, 2.0, 3.0))[0, 0].double()
     assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
     for axis, sigma in enumerate((1.0, 2.0, 3.0)):
         profile = spread.sum(dim=[a for a in range(3) if a != axis])
@@ -179,15 +181,31 @@ def test_blur_spreads_a_point_by_its_sigma():
         assert variance == pytest.approx(sigma**2, rel=0.05)
 
 
-def test_blur_carries_the_edge_on():
-    assert torch.allclose(gaussian_blur(torch.full((1, 5, 6, 7), 3.0), (2.0, 0.0, 1.0)), torch.tensor(3.0))
+def test_blur_replicates_the_edge():
+    assert torch.allclose(gaussian_blur(torch.full((1, 1, 5, 6, 7), 3.0), (2.0, 0.0, 1.0)), torch.tensor(3.0))
+
+
+def test_values_at_points_of_a_linear_image_are_exact(oblique_grid):
+    gradient = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.3, 3.0]], dtype=torch.float64)
+    image = (torch.from_numpy(oblique_grid.points_ras()) @ gradient.T).permute(3, 0, 1, 2).float()
+    inside = np.random.default_rng(0).uniform(0, 1, size=(7, 5, 3)) * (np.array(oblique_grid.itk_size) - 1)
+    points = transform_points(oblique_grid.ras_from_ijk, inside)
+    expected = torch.from_numpy(points) @ gradient.T
+    torch.testing.assert_close(
+        values_at(image, oblique_grid, points).permute(1, 2, 0).double(), expected, atol=1e-2, rtol=0
+    )
+    field = DisplacementField(image[[0, 1, 0]].permute(1, 2, 3, 0), oblique_grid)
+    assert displacement_at(field, points)[..., 1] == pytest.approx(expected[..., 1].numpy(), abs=1e-2)
+    assert displacement_at(field, points[0, :0]).shape == (0, 3)
+    outside = transform_points(oblique_grid.ras_from_ijk, np.array([[-50.0, 3.0, 3.0]]))
+    assert float(values_at(image, oblique_grid, outside, padding_mode="zeros").abs().max()) == 0
 
 
 # --- craniotomy ----------------------------------------------------------------------------------------------------
 
 
 def test_beam_coordinates_invert_points():
-    cone = Cone(probe_from_the_right(), ConeSettings(tremor_mm=1.5), seed=3)
+    cone = Cone(probe_from_the_right(), ConeSettings(jitter_mm=1.5), seed=3)
     random = np.random.default_rng(0)
     beam = random.uniform(cone.low, cone.high, size=(500, 3))
     back = cone.beam_coordinates(cone.points_ras(beam))
@@ -195,8 +213,8 @@ def test_beam_coordinates_invert_points():
     assert np.abs(back - beam)[:, 1].max() < 0.002  # rad, 0.1 mm at the far end
 
 
-def test_cone_without_tremor_by_hand():
-    cone = Cone(probe_from_the_right(), ConeSettings(tremor_mm=0.0))
+def test_cone_without_jitter_by_hand():
+    cone = Cone(probe_from_the_right(), ConeSettings(jitter_mm=0.0))
     depth, width = cone.settings.depth_mm, cone.settings.sweep_mm
     inside = [[51.9, 0, 0], [52 - depth + 0.1, 0, 0], [51.9, width / 2 - 0.1, 0]]
     outside = [[52.1, 0, 0], [52 - depth - 0.1, 0, 0], [51.9, width / 2 + 0.1, 0], [51.9, 0, 30]]
@@ -266,7 +284,7 @@ def test_folding_field_is_refused(oblique_grid):
 
 
 def shift_of(settings: BrainShiftSettings, seed: int = 0, spacing_mm: float = 1.5):
-    """A drawn shift, its field on the tracked cone's grid and the cone's mask."""
+    """A drawn shift, its field on the grid of the tracked cone, and the mask of the cone."""
     shift = draw_brain_shift(Cone(probe_from_the_right(), ConeSettings(), seed), settings, seed=seed)
     cone = Cone(shift.tracked_probe, ConeSettings(), seed)
     grid = cone.grid(spacing_mm)
@@ -274,7 +292,7 @@ def shift_of(settings: BrainShiftSettings, seed: int = 0, spacing_mm: float = 1.
 
 
 def test_brain_sinks_with_gravity_most_under_the_craniotomy():
-    sinking_only = {"translation_mm": 0.0, "rotation_deg": 0.0, "rest_mm": 0.0}
+    sinking_only = {"translation_mm": 0.0, "rotation_deg": 0.0, "residual_mm": 0.0}
     _, field, mask = shift_of(BrainShiftSettings(sinking_mm=7.0, gravity_ras=(-2.0, -1.0, 0.0), **sinking_only))
     magnitude = field.magnitude_mm()
     assert float(magnitude[mask].max()) == pytest.approx(7.0, abs=0.1)
@@ -286,7 +304,7 @@ def test_brain_sinks_with_gravity_most_under_the_craniotomy():
 
 
 def test_tracking_error_moves_the_cone_and_the_field_undoes_it():
-    rigid_only = BrainShiftSettings(rest_mm=0.0, sinking_mm=0.0)
+    rigid_only = BrainShiftSettings(residual_mm=0.0, sinking_mm=0.0)
     shift, field, mask = shift_of(rigid_only, seed=3)
     turn = shift.true_from_tracked[:3, :3]
     assert turn @ turn.T == pytest.approx(np.eye(3), abs=1e-12)
@@ -332,7 +350,15 @@ def test_correlated_field_has_its_length_and_is_fixed_in_space():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mean_mm": -1.0}, {"width_mm": 0.0}, {"rotation_deg": -2.0}, {"mean_mm": float("nan")}]
+    "wrong",
+    [
+        {"mean_mm": -1.0},
+        {"width_mm": 0.0},
+        {"rotation_deg": -2.0},
+        {"mean_mm": float("nan")},
+        {"gravity_ras": (0.0, 1.0)},
+        {"gravity_ras": (0.0, float("inf"), 1.0)},
+    ],
 )
 def test_bad_shift_settings_are_refused(wrong):
     with pytest.raises(InputError, match="expected"):
@@ -364,17 +390,19 @@ def test_case_is_a_plausible_ultrasound(case):
 
 def test_truth_is_the_pull_field_from_ultrasound_to_mr(case, template):
     deep = case.fixed.mask & (torch.from_numpy(smallest_depth_mm(case)) > 6)
-    ultrasound = gaussian_blur(case.fixed.data, (1.0,) * 3)[0][deep]
+    ultrasound = gaussian_blur(case.fixed.data[None], 1.0)[0, 0][deep]
     pia = resample(template.pia, case.fixed.grid)[None]
     voxel = case.truth.to_voxel()
-    seen = {name: warp(pia, sign * voxel)[0, 0][deep] for name, sign in (("truth", 1), ("start", 0), ("wrong", -1))}
-    scores = {name: correlation(ultrasound, values) for name, values in seen.items()}
+    warped = {
+        name: warp(pia, sign * voxel)[0, 0][deep] for name, sign in (("truth", 1), ("initial", 0), ("opposite", -1))
+    }
+    scores = {name: correlation(ultrasound, values) for name, values in warped.items()}
     assert scores["truth"] > 0.3
-    assert scores["truth"] > 1.5 * max(scores["start"], scores["wrong"])
+    assert scores["truth"] > 1.5 * max(scores["initial"], scores["opposite"])
 
 
 def smallest_depth_mm(case: SimulatedCase) -> np.ndarray:
-    """Distance from the edge of the field of view, where the dura's echo has nothing to do with the MR."""
+    """Distance from the edge of the field of view, where the echo of the dura is unrelated to the MR."""
     image = sitk.GetImageFromArray(case.fixed.mask.numpy().astype(np.uint8))
     return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False))
 
@@ -407,29 +435,29 @@ def test_the_seed_decides_everything(toy):
 
 
 def quiet(**changes: float) -> UltrasoundSettings:
-    plain = {"own_echoes": 0.0, "unseen_sulci": 0.0, "shadow": 0.0, "noise": 0.0, "gain_error_db": 0.0}
+    plain = {"tissue_echo": 0.0, "invisible_sulci": 0.0, "shadow": 0.0, "noise": 0.0, "gain_error_db": 0.0}
     return UltrasoundSettings(**{**plain, **changes})
 
 
 def test_ventricle_is_dark_sulci_are_bright_and_depth_attenuates(toy):
     probe = probe_from_the_right()
-    cone = Cone(probe, ConeSettings(depth_mm=50.0, sweep_mm=18.0, tremor_mm=0.0))
+    cone = Cone(probe, ConeSettings(depth_mm=50.0, sweep_mm=18.0, jitter_mm=0.0))
     grid = cone.grid(1.5)
     mask = torch.from_numpy(cone.contains(grid.points_ras()))
-    nothing = draw_brain_shift(cone, STILL).field(grid)
+    nothing = draw_brain_shift(cone, NO_SHIFT).field(grid)
     image = simulate_ultrasound(toy, cone, nothing, quiet(attenuation_db_per_mm=0.0)).data[0]
     depth = torch.from_numpy(cone.beam_coordinates(grid.points_ras())[..., 2])
-    share = dict(zip(TISSUES, resample(toy.tissues, grid), strict=True))
+    fraction = dict(zip(TISSUES, resample(toy.tissues, grid), strict=True))
     deep = mask & (depth > 8)
-    white = image[deep & (share["white"] > 0.99)].mean()
-    assert image[deep & (share["ventricles"] > 0.99)].mean() < 0.5 * white
+    white = image[deep & (fraction["white"] > 0.99)].mean()
+    assert image[deep & (fraction["ventricles"] > 0.99)].mean() < 0.5 * white
     assert image[deep & (resample(toy.pia, grid)[0] > 0.8)].mean() > 1.4 * white
     damped = simulate_ultrasound(toy, cone, nothing, quiet(attenuation_db_per_mm=0.5)).data[0]
     ratio = [float(damped[m].mean() / image[m].mean()) for m in (mask & (depth > 40), mask & (depth < 10))]
     assert ratio[0] < 0.75 < 1 < ratio[1]
 
 
-def test_probe_off_the_brain_is_refused(toy):
+def test_probe_outside_the_brain_is_refused(toy):
     probe = Probe(np.array([300.0, 0.0, 0.0]), probe_from_the_right().axes_ras)
     cone = Cone(probe, ConeSettings())
     field = smooth_random_field(cone.grid(2.0), 0.0, 50.0)
@@ -437,7 +465,9 @@ def test_probe_off_the_brain_is_refused(toy):
         simulate_ultrasound(toy, cone, field)
 
 
-@pytest.mark.parametrize("wrong", [{"axial_mm": 0.0}, {"shadow": 1.5}, {"noise": -1.0}, {"gain": float("inf")}])
+@pytest.mark.parametrize(
+    "wrong", [{"axial_mm": 0.0}, {"shadow": 1.5}, {"noise": -1.0}, {"gain": float("inf")}, {"number_of_looks": 0}]
+)
 def test_bad_ultrasound_settings_are_refused(wrong):
     with pytest.raises(InputError, match="expected"):
         UltrasoundSettings(**wrong)

@@ -1,4 +1,4 @@
-"""What the simulator makes of a patient's MR, label maps, tumours and cavities."""
+"""The simulator on patients' MR, label maps, tumours and cavities."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -17,13 +17,13 @@ from MMRegCore.simulate import (
     CavitySettings,
     anatomy_from_labels,
     anatomy_from_mr,
-    place_probe,
-    render_contrast,
-    resection_cavity,
     simulate,
     with_contrasts,
 )
 from MMRegCore.simulate.anatomy import TISSUES
+from MMRegCore.simulate.cavity import resection_cavity
+from MMRegCore.simulate.contrast import render_contrast
+from MMRegCore.simulate.craniotomy import place_probe
 from MMRegCore.simulate.mr import brain_region
 from MMRegCore.volume import Volume
 
@@ -31,7 +31,7 @@ SPACING_MM = 3.0
 RADIUS_MM = {"ventricle": 12, "white": 50, "grey": 60, "csf": 64, "skull": 74, "scalp": 84}
 T1 = {"ventricle": 200.0, "white": 900.0, "grey": 650.0, "csf": 200.0, "skull": 60.0, "scalp": 1000.0}
 LABELS = {"ventricle": 4.0, "white": 2.0, "grey": 3.0, "csf": 24.0, "skull": 900.0, "scalp": 901.0}
-STILL = BrainShiftSettings(mean_mm=0.0)
+NO_SHIFT = BrainShiftSettings(mean_mm=0.0)
 
 
 def grid() -> Grid:
@@ -52,13 +52,13 @@ def shells(values: dict[str, float]) -> torch.Tensor:
     return head
 
 
-def head(*, bare: bool, name: str = "head") -> Volume:
+def head(*, stripped: bool, name: str = "head") -> Volume:
     data = shells(T1)
     # The optic nerve: a bridge of tissue through the skull.
     x, y, z = np.moveaxis(grid().points_ras(), -1, 0)
     data[torch.from_numpy((np.hypot(x, z) < 4) & (y > 55) & (y < 80))] = 700
     data = data * (1 + 0.03 * torch.randn(data.shape, generator=torch.Generator().manual_seed(0)))
-    return Volume((data * (radius_mm() < RADIUS_MM["csf"]) if bare else data)[None], grid(), name=name)
+    return Volume((data * (radius_mm() < RADIUS_MM["csf"]) if stripped else data)[None], grid(), name=name)
 
 
 def tumour(centre_ras: tuple[float, float, float] = (30.0, 0.0, 20.0), size_mm: float = 10.0) -> Volume:
@@ -68,12 +68,12 @@ def tumour(centre_ras: tuple[float, float, float] = (30.0, 0.0, 20.0), size_mm: 
 
 @pytest.fixture(scope="module")
 def anatomy() -> Anatomy:
-    return anatomy_from_mr([head(bare=True)], spacing_mm=SPACING_MM, tumour=tumour())
+    return anatomy_from_mr([head(stripped=True)], spacing_mm=SPACING_MM, tumour=tumour())
 
 
-@pytest.mark.parametrize("bare", [True, False])
-def test_brain_is_found_with_and_without_its_skull(bare):
-    image = head(bare=bare)
+@pytest.mark.parametrize("stripped", [True, False])
+def test_brain_is_found_with_and_without_its_skull(stripped):
+    image = head(stripped=stripped)
     found = brain_region(image.data[0], image.grid)
     brain = radius_mm() < RADIUS_MM["grey"]
     assert 2 * float((found & brain).sum()) / float(found.sum() + brain.sum()) > 0.9
@@ -81,7 +81,7 @@ def test_brain_is_found_with_and_without_its_skull(bare):
 
 
 def test_skull_does_not_change_the_tissues():
-    with_skull = anatomy_from_mr([head(bare=False)], spacing_mm=SPACING_MM)
+    with_skull = anatomy_from_mr([head(stripped=False)], spacing_mm=SPACING_MM)
     radius = radius_mm(with_skull.tissues.grid)
     for name, inner, outer in (("white", "ventricle", "white"), ("grey", "white", "grey")):
         where = (radius > RADIUS_MM[inner] + 3) & (radius < RADIUS_MM[outer] - 3)
@@ -89,15 +89,15 @@ def test_skull_does_not_change_the_tissues():
     assert float(with_skull.brain.data[0][radius > RADIUS_MM["skull"]].max()) == 0
 
 
-def test_head_that_no_skull_sets_apart_is_refused():
+def test_head_without_a_skull_around_the_brain_is_refused():
     # A ball of 5 litres with noise: whatever it is, it is no brain.
     data = (radius_mm() < 88).float() * (700 + 60 * torch.randn(grid().shape))
     data += 40.0
-    with pytest.raises(InputError, match="its skull sets apart; got none"):
+    with pytest.raises(InputError, match="separated from the scalp by the skull; got none"):
         brain_region(data, grid(), "ball")
 
 
-def test_tumour_takes_the_place_of_tissue(anatomy):
+def test_tumour_replaces_tissue(anatomy):
     inside = anatomy.tumour.data[0] > 0.9
     assert inside.sum() > 100
     assert float(anatomy.tissues.data[:, inside].sum(dim=0).max()) < 0.11
@@ -113,7 +113,7 @@ def test_probe_aims_at_the_tumour(anatomy):
 
 def test_tumour_outside_the_brain_is_refused():
     with pytest.raises(InputError, match="to mark voxels of the brain; got none"):
-        anatomy_from_mr([head(bare=True)], spacing_mm=SPACING_MM, tumour=tumour((80.0, 0.0, 0.0), 6.0))
+        anatomy_from_mr([head(stripped=True)], spacing_mm=SPACING_MM, tumour=tumour((80.0, 0.0, 0.0), 6.0))
 
 
 def test_anatomy_from_labels_has_their_tissues():
@@ -134,7 +134,7 @@ def test_anatomy_of_a_real_label_map(shared_data):
     assert 400 < volume_ml["white"] < 700
     assert 500 < volume_ml["grey"] < 900
     assert 5 < volume_ml["ventricles"] < 80
-    case = simulate(anatomy, spacing_mm=2.0, shift=STILL)
+    case = simulate(anatomy, spacing_mm=2.0, shift=NO_SHIFT)
     assert [image.name for image in case.moving] == ["T1", "T2"]
 
 
@@ -150,8 +150,8 @@ def test_anatomy_of_a_real_label_map(shared_data):
 def test_rendered_contrast_orders_the_tissues(anatomy, contrast, dark_to_bright):
     image = render_contrast(anatomy, contrast, seed=1)
     assert image.name == contrast.upper()
-    shares = {name: anatomy.tissue(name).data for name in TISSUES} | {"tumour": anatomy.tumour.data}
-    means = [float(image.data[shares[name] > 0.9].mean()) for name in dark_to_bright]
+    fractions = {name: anatomy.tissue(name).data for name in TISSUES} | {"tumour": anatomy.tumour.data}
+    means = [float(image.data[fractions[name] > 0.9].mean()) for name in dark_to_bright]
     assert means == sorted(means)
     assert min(b - a for a, b in pairwise(means)) > 30
     assert float(image.data[anatomy.brain.data < 0.01].abs().max()) == 0
@@ -163,13 +163,13 @@ def test_unknown_contrast_is_refused(anatomy):
         render_contrast(anatomy, "pd")
 
 
-def test_cavity_takes_the_tumour_out_whole(anatomy):
+def test_cavity_contains_the_whole_tumour(anatomy):
     probe = place_probe(anatomy, (1.0, 0.0, 0.7))
     cavity = resection_cavity(anatomy, probe, CavitySettings(roughness_mm=0.3))
     assert float(cavity.data[anatomy.tumour.data > 0.95].min()) > 0.9
     points = anatomy.tissues.grid.points_ras()
     from_tumour_mm = np.linalg.norm(points - np.array([30.0, 0.0, 20.0]), axis=-1)
-    # Beyond the tumour, away from the corridor, nothing is taken.
+    # Beyond the tumour, away from the corridor, nothing is resected.
     beyond = torch.from_numpy((from_tumour_mm > 16) & ((points - np.array([30.0, 0.0, 20.0])) @ probe.beam_ras > 0))
     assert float(cavity.data[0][beyond].max()) == 0
 
@@ -187,7 +187,7 @@ def test_cavity_without_tumour_lies_under_the_craniotomy(anatomy):
     assert float(cavity[below & (distance > 14)].max()) == 0
 
 
-def test_cavity_is_dark_with_bright_walls_and_counts_no_errors(anatomy):
+def test_cavity_is_dark_with_bright_walls_and_not_evaluated(anatomy):
     case = simulate(anatomy, spacing_mm=1.5, shift=BrainShiftSettings(mean_mm=3.0), cavity=CavitySettings(), seed=2)
     plain = simulate(anatomy, spacing_mm=1.5, shift=BrainShiftSettings(mean_mm=3.0), seed=2)
     assert plain.cavity is None

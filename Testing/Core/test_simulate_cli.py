@@ -1,4 +1,4 @@
-"""``mmreg simulate``: a case on disk whose answer the other verbs confirm."""
+"""``mmreg simulate``: a case on disk whose ground truth the other verbs confirm."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> dict[str, Path]:
-    """A bare brain of two balls, its T2 and a tumour, 3 mm."""
+    """A skull-stripped brain of two balls, its T2 and a tumour, 3 mm."""
     folder = tmp_path_factory.mktemp("mr")
     matrix = np.diag([3.0, 3.0, 3.0, 1.0])
     matrix[:3, 3] = -75
@@ -69,10 +69,11 @@ def test_writes_what_a_registration_needs(written, images):
     assert torch.equal(ultrasound.data[0] > 0, ultrasound.mask)
     described = json.loads((written / "case.json").read_text(encoding="utf-8"))
     assert described["options"]["seed"] == SEED
+    assert described["shift"]["mean_mm"] == 5
     assert described["measured"]["mean_shift_mm"] == pytest.approx(5, rel=0.1)
 
 
-def test_tre_of_the_truth_is_nothing(written, capsys):
+def test_tre_of_the_truth_is_zero(written, capsys):
     words = ["tre", "--transform", written / "truth.h5"]
     words += ["--fixed-landmarks", written / "landmarks_ultrasound.mrk.json"]
     words += ["--moving-landmarks", written / "landmarks_mr.mrk.json"]
@@ -91,7 +92,7 @@ def test_truth_is_the_field_in_the_whole_cone(written, images):
     assert float(error.max()) < 0.05
 
 
-def test_apply_brings_the_mr_under_the_ultrasound(written, tmp_path):
+def test_apply_resamples_the_mr_on_the_ultrasound(written, tmp_path):
     words = ["apply", "--transform", written / "truth.h5", "--moving", written / "mr_t1.nii.gz"]
     words += ["--reference", written / "ultrasound.nii.gz", "--output", tmp_path / "warped.nii.gz"]
     assert main([str(word) for word in words]) == 0

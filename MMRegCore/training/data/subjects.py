@@ -13,9 +13,8 @@ import torch
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import read_volume
 from MMRegCore.io.files import stem_of
-from MMRegCore.io.volumes import WRITABLE_SUFFIXES
+from MMRegCore.io.volumes import WRITABLE_SUFFIXES, read_volume
 from MMRegCore.networks.intensity import unit_range
 from MMRegCore.runtime import memory_budget_bytes
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import atomic_path
+from MMRegCore.io.files import atomic_path
 
 CHECKPOINT = "checkpoint.pt"
 

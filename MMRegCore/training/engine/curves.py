@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import atomic_path
+from MMRegCore.io.files import atomic_path
 
 COLUMNS = ("step", "phase", "name", "value")
 

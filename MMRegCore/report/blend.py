@@ -84,7 +84,7 @@ def _stronger_detail(one: torch.Tensor, two: torch.Tensor, weight: float, levels
 
 
 def _smoothed(image: torch.Tensor, step: int) -> torch.Tensor:
-    """Convolve with the B-spline with holes of ``step`` voxels, the edge carried on."""
+    """Convolve with the B-spline with holes of ``step`` voxels, replicate padding outside."""
     kernel = torch.tensor(_B3, dtype=image.dtype, device=image.device)
     for axis in (2, 3, 4):
         shape, padding, dilation = [1] * 5, [0] * 6, [1, 1, 1]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from MMRegCore.geometry import Array, Grid
-from MMRegCore.qa.metrics import centroid_ras
+from MMRegCore.assessment.assess import centroid_ras
 from MMRegCore.volume import Volume
-from MMRegCore.warp import inside, resampling_coordinates, sample
+from MMRegCore.ops import inside, positions_between, sample
 
 _Axes = tuple[tuple[int, int, int], ...]
 Picture = npt.NDArray[np.float64]
@@ -69,9 +69,9 @@ class Plane:
 
     def cut(self, volume: Volume) -> Picture:
         """(H, W): the first channel of ``volume`` on this plane, trilinear; NaN outside of its grid."""
-        coordinates = resampling_coordinates(volume.grid, self.grid)
-        values = sample(volume.data[None, :1], coordinates)[0, 0, 0].double()
-        values[~inside(coordinates, volume.grid.shape)[0, 0]] = torch.nan
+        positions = positions_between(volume.grid, self.grid)
+        values = sample(volume.data[None, :1], positions)[0, 0, 0].double()
+        values[~inside(positions, volume.grid.shape)[0, 0, 0]] = torch.nan
         picture: Picture = values.numpy()
         return picture
 

@@ -9,13 +9,13 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 import torch
 
+from MMRegCore.assessment.assess import Assessment, QualityMap
 from MMRegCore.errors import MMRegError
 from MMRegCore.geometry import Grid
-from MMRegCore.qa.metrics import Assessment
-from MMRegCore.qa.planes import Picture, Plane, planes_through
+from MMRegCore.ops import gaussian_blur
+from MMRegCore.report.planes import Picture, Plane, planes_through
 from MMRegCore.volume import Volume
 
 try:
@@ -23,7 +23,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
-    from matplotlib.colors import Normalize, TwoSlopeNorm
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.figure import Figure
     from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
     from PIL import Image
@@ -106,7 +106,7 @@ class Pictures:
 
     def maps(self) -> list[Strip]:
         """The maps of the assessment as colours on the ultrasound."""
-        return [self._map(volume) for volume in self._assessment.maps.values()]
+        return [self._map(found) for found in self._assessment.maps]
 
     @cached_property
     def _ultrasound(self) -> Strip:
@@ -151,16 +151,18 @@ class Pictures:
 
         return draw
 
-    def _map(self, volume: Volume) -> Strip:
-        values = volume.data[0][self._mask]
-        title, label, norm, colours = _map_style(volume.name, values[torch.isfinite(values)])
+    def _map(self, found: QualityMap) -> Strip:
+        about, norm = found.summary, Normalize(*found.summary.limits)
+        colours = LinearSegmentedColormap.from_list(about.name, about.colours)
+        title = f"{about.title} in {about.unit}" if about.unit else about.title
 
         def draw(axes: Axes, plane: Plane) -> None:
             _show(axes, _scaled(plane.cut(self._fixed), self._fixed_range))
-            shown = np.where(self._in_mask[plane.name], plane.cut(volume), np.nan)
+            shown = np.where(self._in_mask[plane.name], plane.cut(found.volume), np.nan)
             axes.imshow(shown, cmap=colours, norm=norm, alpha=0.6, interpolation="nearest")
 
-        return Strip(volume.name, title, self._strip(title, draw, (ScalarMappable(norm, colours), label)))
+        label = "; ".join(filter(None, (about.unit, about.sentence)))
+        return Strip(about.name, title, self._strip(title, draw, (ScalarMappable(norm, colours), label)))
 
     def _strip(self, title: str, draw: Draw, colour_bar: tuple[ScalarMappable, str] | None = None) -> bytes:
         widths = [plane.size_mm[0] for plane in self._planes]
@@ -183,22 +185,6 @@ class Pictures:
         if colour_bar:
             _colour_bar(figure, left / total, usable, *colour_bar)
         return _png(figure, colours=None if colour_bar else 128)
-
-
-def _map_style(name: str, values: torch.Tensor) -> tuple[str, str, Normalize, str]:
-    """Title, label of the colour bar and colours: diverging around 1 for volume change, else from 0."""
-    numbers = values.double().numpy() if values.numel() else np.zeros(1)
-    if name == "jacobian_determinant":
-        reach = max(float(np.abs(np.quantile(numbers, [0.005, 0.995]) - 1).max()), 0.05)
-        norm = TwoSlopeNorm(1.0, max(1 - reach, -0.5), 1 + reach)
-        return "Volume change (Jacobian determinant)", "MR stretched ← 1 → MR squeezed", norm, "PuOr_r"
-    if name == "expected_error_mm":
-        # One scale for all reports: three millimetres is where a result is rejected.
-        return "Expected error in mm", "mm; dark red: do not rely on it", Normalize(0.0, 4.0), "YlOrRd"
-    top = max(float(np.quantile(numbers, 0.99)), 0.1)
-    unit = "mm" if name.endswith("_mm") else ""
-    plain = name.removesuffix("_mm").replace("_", " ").capitalize()
-    return (f"{plain} in mm" if unit else plain), unit, Normalize(min(0.0, float(numbers.min())), top), "inferno"
 
 
 def _cleaned(volume: Volume) -> Volume:
@@ -225,13 +211,8 @@ def _dimmed(picture: Picture, in_mask: npt.NDArray[np.bool_]) -> Picture:
 
 
 def _smoothed(values: torch.Tensor, grid: Grid, sigma_mm: float) -> torch.Tensor:
-    """(D, H, W) under a Gaussian; axes too short for ITK's recursive filter stay as they are."""
-    image = sitk.GetImageFromArray(values.numpy())
-    image.SetSpacing([float(v) for v in grid.spacing_mm])
-    for axis, size in enumerate(grid.itk_size):
-        if size >= 4:
-            image = sitk.RecursiveGaussian(image, sigma_mm, direction=axis)
-    return torch.from_numpy(sitk.GetArrayFromImage(image)).float()
+    """(D, H, W) under a Gaussian."""
+    return gaussian_blur(values[None, None], (sigma_mm / grid.spacing_mm[::-1]).tolist())[0, 0]
 
 
 def _show(axes: Axes, picture: Picture) -> None:

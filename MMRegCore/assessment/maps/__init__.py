@@ -1,0 +1,103 @@
+"""Quality maps, one file each: how they are called, measured and coloured; docs/extending.md tells how to add one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+
+import numpy as np
+import torch
+
+from MMRegCore.displacement import DisplacementField
+from MMRegCore.errors import InputError
+from MMRegCore.volume import Volume
+
+# Colours at even steps: from nothing to much; from good to bad; below, at and above the middle.
+MAGNITUDE = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4")
+RISK = ("#ffffcc", "#fed976", "#fd8d3c", "#e31a1c", "#800026")
+DIVERGING = ("#2d004b", "#8073ac", "#d8daeb", "#f7f7f7", "#fee0b6", "#e08214", "#7f3b08")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a map can be computed from.
+
+    Attributes
+    ----------
+    fixed : Volume
+    mask : Tensor, (D, H, W), bool
+        Where everything is measured.
+    field : DisplacementField
+        On the fixed grid, beyond the linear part of the initial transform.
+    before, after : tuple of Volume
+        Each moving image on the fixed grid under the initial and the final transform.
+    """
+
+    fixed: Volume
+    mask: torch.Tensor
+    field: DisplacementField
+    before: tuple[Volume, ...]
+    after: tuple[Volume, ...]
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """A quality map.
+
+    Attributes
+    ----------
+    name : str
+        Also of its file, before '.nii.gz', and in `Solution.maps`.
+    title, unit : str
+    sentence : str
+        What a reader should know at the colour scale.
+    colours : tuple of str
+    order : int
+        Maps are shown in this order.
+    limits : tuple of float, optional
+        Of the colour scale; from the values when None.
+    middle : float, optional
+        Value in the middle of the scale, where that is made from the values; otherwise it begins at 0.
+    background : float
+        Value that means nothing, for the file outside the field of view.
+    compute : callable, optional
+        From `Measured` to (D, H, W) on the fixed grid; None where the method gives the map.
+    """
+
+    name: str
+    title: str
+    unit: str
+    sentence: str
+    colours: tuple[str, ...]
+    order: int
+    limits: tuple[float, float] | None = None
+    middle: float | None = None
+    background: float = 0.0
+    compute: Callable[[Measured], torch.Tensor] | None = None
+
+    def limits_of(self, values: torch.Tensor) -> tuple[float, float]:
+        """Limits of the colour scale for finite values (N,)."""
+        if self.limits is not None:
+            return self.limits
+        numbers = values.double().cpu().numpy() if values.numel() else np.zeros(1)
+        if self.middle is not None:
+            reach = max(float(np.abs(np.quantile(numbers, [0.005, 0.995]) - self.middle).max()), 0.05)
+            return self.middle - reach, self.middle + reach
+        return min(0.0, float(numbers.min())), max(float(np.quantile(numbers, 0.99)), 0.1)
+
+
+def map_specs() -> dict[str, MapSpec]:
+    """Every map by its name, in the order in which they are shown."""
+    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
+    specs = sorted((module.MAP for module in modules), key=lambda spec: spec.order)
+    return {spec.name: spec for spec in specs}
+
+
+def find_map(name: str) -> MapSpec:
+    """The map of that name; `InputError` where there is none."""
+    specs = map_specs()
+    if name not in specs:
+        raise InputError(f"expected the name of a quality map, one of {', '.join(specs)}; got '{name}'")
+    return specs[name]

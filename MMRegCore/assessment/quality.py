@@ -1,0 +1,123 @@
+"""The numbers of an assessment; ``result.json`` holds them under ``quality`` (docs/result.schema.json)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from MMRegCore.search.model_selection import ModelSelection
+
+Level = Literal["accept", "review", "reject"]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Values inside the ultrasound's field of view; None where there is no finite one."""
+
+    mean: float | None
+    p95: float | None
+    max: float | None
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where everything was measured: the foreground of the fixed image."""
+
+    voxels: int
+    share_of_grid: float
+    volume_ml: float
+    spacing_mm: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RigidPart:
+    """The rigid transform nearest to the displacement: shift of the region's centroid (RAS) and angle."""
+
+    translation_mm: float
+    translation_ras_mm: tuple[float, ...]
+    rotation_deg: float
+
+
+@dataclass(frozen=True)
+class JacobianSummary:
+    """Local volume change, from fixed to moving: 1 keeps the volume, 0 or less folds."""
+
+    min: float | None
+    p01: float | None
+    p99: float | None
+    max: float | None
+    log_standard_deviation: float | None
+    folding_voxels: int
+    folding_share: float
+
+
+@dataclass(frozen=True)
+class ImageComparison:
+    """A moving image against the fixed one, where it covers it under both the initial and the final transform."""
+
+    name: str
+    coverage_before: float
+    coverage_after: float
+    compared_share: float
+    nmi_before: float | None
+    nmi_after: float | None
+    mind_distance_before: float | None
+    mind_distance_after: float | None
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """A quality map, and how it is shown.
+
+    Attributes
+    ----------
+    name : str
+    file : str
+        In the folder of ``result.json``.
+    title, unit, sentence : str
+    colours : tuple of str
+        '#rrggbb' at even steps from the lower to the upper limit.
+    limits : tuple of float
+        Of the colour scale.
+    background : float
+        What the file holds where nothing was measured.
+    inside : Distribution
+    """
+
+    name: str
+    file: str
+    title: str
+    unit: str
+    sentence: str
+    colours: tuple[str, ...]
+    limits: tuple[float, float]
+    background: float
+    inside: Distribution
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to believe it, with reasons, the gravest first."""
+
+    level: Level
+    reasons: tuple[str, ...]
+    expected_error_mm: float | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """All numbers of an assessment.
+
+    Displacements are measured beyond the linear part of the initial transform.
+    """
+
+    region: Region
+    displacement_mm: Distribution
+    rigid: RigidPart
+    deformation_mm: Distribution
+    jacobian_determinant: JacobianSummary
+    moving: tuple[ImageComparison, ...]
+    maps: tuple[MapSummary, ...]
+    model_selection: ModelSelection | None
+    verdict: Verdict
+    notes: tuple[str, ...]

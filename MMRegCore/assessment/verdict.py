@@ -1,0 +1,78 @@
+"""Accept, review or reject: what the numbers of an assessment come to, with plain reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from MMRegCore.assessment.quality import ImageComparison, JacobianSummary, Level, Verdict
+from MMRegCore.search.model_selection import ModelSelection
+
+# Expected mean error (mm) below which a result is accepted, and above which it is rejected.
+ACCEPTED_MM = 1.6
+REJECTED_MM = 3.0
+# Below these shares of the ultrasound covered by an MR.
+LITTLE_COVERED = 0.8
+HARDLY_COVERED = 0.4
+
+_Finding = tuple[Level, str]
+_ORDER: tuple[Level, ...] = ("reject", "review", "accept")
+
+
+def judge(
+    expected_error_mm: float | None,
+    model_selection: ModelSelection | None,
+    moving: Sequence[ImageComparison],
+    jacobian: JacobianSummary,
+) -> Verdict:
+    """The gravest finding decides; all are named, the gravest first.
+
+    Parameters
+    ----------
+    expected_error_mm : float, optional
+        Mean over the field of view; None where it is not known.
+    model_selection : ModelSelection, optional
+    moving : sequence of ImageComparison
+    jacobian : JacobianSummary
+    """
+    findings = [
+        *_by_error(expected_error_mm),
+        *_by_selection(model_selection),
+        *_by_coverage(moving),
+        *_by_folding(jacobian),
+    ]
+    findings.sort(key=lambda finding: _ORDER.index(finding[0]))
+    return Verdict(findings[0][0], tuple(sentence for _, sentence in findings), expected_error_mm)
+
+
+def _by_error(expected: float | None) -> list[_Finding]:
+    if expected is None:
+        return [("review", "The error of this result was not estimated: judge it by eye.")]
+    sentence = f"The expected error is {expected:.1f} mm on average"
+    if expected > REJECTED_MM:
+        return [("reject", f"{sentence}: too large to rely on.")]
+    if expected > ACCEPTED_MM:
+        return [("review", f"{sentence}: check the structures that matter before relying on it.")]
+    return [("accept", f"{sentence}.")]
+
+
+def _by_selection(selection: ModelSelection | None) -> list[_Finding]:
+    if selection is None:
+        return []
+    if selection.selected == "initial":
+        return [("review", "The initial transform was kept: nothing is significantly more similar to the ultrasound.")]
+    if selection.selected == "rigid":
+        return [("review", "The MR was moved rigidly but not deformed: the ultrasound does not support more.")]
+    return [("accept", "The deformation is significantly more similar to the ultrasound than the initial transform.")]
+
+
+def _by_coverage(moving: Sequence[ImageComparison]) -> list[_Finding]:
+    shares = [image.coverage_after for image in moving]
+    if not shares or max(shares) >= LITTLE_COVERED:
+        return []
+    level: Level = "reject" if max(shares) < HARDLY_COVERED else "review"
+    return [(level, f"The MR covers only {100 * max(shares):.0f} % of the ultrasound.")]
+
+
+def _by_folding(jacobian: JacobianSummary) -> list[_Finding]:
+    count = jacobian.folding_voxels
+    return [("reject", f"Folding (negative Jacobian) in {count} voxels.")] if count else []

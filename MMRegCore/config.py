@@ -1,0 +1,113 @@
+"""What a registration can be told: the settings, and the presets that come with MMReg; needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from MMRegCore.methods import find_method, method_names, settings_class
+from MMRegCore.search.settings import ModelSelectionSettings
+from MMRegCore.settings import SettingInfo, Settings, as_text, describe, setting, unknown_name, variant, with_changes
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "ModelSelectionSettings",
+    "RegistrationSettings",
+    "SettingInfo",
+    "as_text",
+    "describe",
+    "load_preset",
+    "preset_description",
+    "preset_names",
+    "presets_as_json",
+    "with_changes",
+]
+
+DEFAULT_PRESET = "lc2"
+
+
+@dataclass(frozen=True)
+class RegistrationSettings(Settings):
+    """Everything that decides the result of a registration, but for the inputs, the device and the seed.
+
+    Attributes
+    ----------
+    options : Settings
+        Of the method; in JSON and on the command line under the method's name.
+    """
+
+    method: str = setting("lc2", help="How the deformation is found.", choices=method_names)
+    working_spacing_mm: float | Literal["native", "auto"] = setting(
+        "auto",
+        help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
+        "'auto' chooses by size and memory.",
+        label="Working grid spacing",
+        unit="mm",
+        minimum=1e-4,
+        maximum=100,
+        tier="basic",
+    )
+    masked: bool = setting(
+        True, help="Whether masks and the field of view count; the published MCBO leaves them out.", label="Use masks"
+    )
+    margin_mm: float = setting(
+        20.0, help="Moving image around the field of view that the search may use.", unit="mm", minimum=0, maximum=150
+    )
+    options: Settings = variant("method", settings_class)
+    model_selection: ModelSelectionSettings = ModelSelectionSettings()
+
+    def extended(self) -> RegistrationSettings | None:
+        """Settings of the second search, which looks further; None where there is none."""
+        found = find_method(self.method).extended(self.options) if self.model_selection.enabled else None
+        if found is None:
+            return None
+        options, further_mm = found
+        values = {name: getattr(self, name) for name in ("method", "working_spacing_mm", "masked", "model_selection")}
+        return RegistrationSettings(**values, margin_mm=self.margin_mm + further_mm, options=options)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets that come with MMReg, in alphabetical order."""
+    return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
+
+
+def load_preset(name: str) -> RegistrationSettings:
+    """Read a preset.
+
+    Raises
+    ------
+    InputError
+        When there is no preset of that name; the nearest one is suggested.
+    """
+    return RegistrationSettings.from_dict(_content(name)["settings"])
+
+
+def preset_description(name: str) -> str:
+    """Say in one sentence what a preset is for; `InputError` when there is none of that name."""
+    return str(_content(name)["description"])
+
+
+def presets_as_json() -> dict[str, Any]:
+    """Every preset with its settings, as a form is built from them: kind, choices, unit, label, tier, range, default."""
+    presets = [
+        {
+            "name": name,
+            "description": preset_description(name),
+            "settings": [about.to_dict() for about in describe(load_preset(name))],
+        }
+        for name in preset_names()
+    ]
+    return {"default": DEFAULT_PRESET, "presets": presets}
+
+
+def _content(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise unknown_name("preset", name, preset_names())
+    content: dict[str, Any] = json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _folder() -> Any:  # noqa: ANN401 - Traversable moved between modules after Python 3.10
+    return files("MMRegCore").joinpath("presets")

@@ -1,0 +1,118 @@
+"""How a result came about; ``result.json`` holds it under ``provenance``."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import torch
+
+from MMRegCore.geometry import Grid
+from MMRegCore.runtime import package_version
+from MMRegCore.transform import SpatialTransform
+from MMRegCore.version import __version__
+from MMRegCore.volume import Volume
+
+SecondSearch = Literal["used", "in doubt"]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An input image: enough to find it again, nothing of the patient but what its file is called."""
+
+    name: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    ras_from_ijk: tuple[tuple[float, ...], ...]
+    mask_voxels: int | None
+    sha256_of_voxels: str
+
+
+@dataclass(frozen=True)
+class InitialTransformRecord:
+    """The initial transform: its linear part (RAS mm), and whether that is all of it."""
+
+    linear_ras: tuple[tuple[float, ...], ...]
+    is_linear: bool
+
+    @classmethod
+    def of(cls, transform: SpatialTransform) -> InitialTransformRecord:
+        """Of a transform."""
+        return cls(_rows(transform.linear_ras.tolist()), transform.is_linear)
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """The grid that the work happened on."""
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+    @classmethod
+    def of(cls, grid: Grid) -> WorkingGrid:
+        """Of a grid."""
+        return cls(grid.shape, tuple(round(float(v), 4) for v in grid.spacing_mm))
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Of MMReg and what it runs on; None where a package does not tell."""
+
+    mmreg: str
+    torch: str | None
+    simpleitk: str | None
+    numpy: str | None
+    python: str
+    platform: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Inputs, settings, versions, device and timings of one registration."""
+
+    versions: Versions
+    fixed: ImageRecord
+    moving: tuple[ImageRecord, ...]
+    initial_transform: InitialTransformRecord | None
+    preset: str | None
+    settings: dict[str, Any]
+    second_search: SecondSearch | None
+    seed: int
+    device: str
+    threads: int
+    memory_budget_bytes: int
+    peak_memory_bytes: int | None
+    working_grid: WorkingGrid
+    timings_s: dict[str, float]
+    date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def image_record(volume: Volume) -> ImageRecord:
+    """The record of an input image."""
+    return ImageRecord(
+        volume.name,
+        volume.grid.shape,
+        tuple(round(float(v), 6) for v in volume.grid.spacing_mm),
+        _rows(volume.grid.ras_from_ijk.tolist()),
+        None if volume.mask is None else int(volume.mask.sum()),
+        hashlib.sha256(volume.data.contiguous().cpu().numpy().tobytes()).hexdigest(),
+    )
+
+
+def versions() -> Versions:
+    """Of this installation."""
+    return Versions(
+        __version__,
+        torch.__version__,
+        package_version("SimpleITK"),
+        package_version("numpy"),
+        platform.python_version(),
+        platform.platform(),
+    )
+
+
+def _rows(matrix: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in matrix)
