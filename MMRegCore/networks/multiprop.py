@@ -42,7 +42,10 @@ class MultiPropSettings(RegistrationNetworkSettings):
         (48, 32, 16), help="Channels of the matching convolutions.", minimum=1, maximum=256
     )
     context: tuple[int, ...] = setting(
-        (48, 48, 32), help="Channels of the convolutions that regularise; dilations 1, 2, 4 …", minimum=1, maximum=256
+        (48, 48, 32),
+        help="Channels of the convolutions that regularise; each dilation is twice the one before.",
+        minimum=1,
+        maximum=256,
     )
     diffeomorphic: bool = setting(True, help="Whether velocities are integrated, or taken for displacements.")
     affine: bool = setting(False, help="Whether a network for the affine part comes first.")
