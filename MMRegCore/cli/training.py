@@ -20,7 +20,7 @@ def train(arguments: argparse.Namespace, screen: Screen) -> int | None:
 
     settings = with_changes(read_settings(find_training(arguments.name), arguments.config), changes_from(arguments.set))
     if arguments.show:
-        print("\n".join(f"{shown.key} = {as_text(shown.value)}\n    {shown.help}" for shown in describe(settings)))
+        print("\n".join(f"{shown.key} = {as_text(shown.default)}\n    {shown.help}" for shown in describe(settings)))
         return None
     if arguments.data is None or arguments.output is None:
         raise InputError("expected --data and --output, or --show; got neither")
