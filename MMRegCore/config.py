@@ -90,7 +90,7 @@ def preset_description(name: str) -> str:
 
 
 def presets_as_json() -> dict[str, Any]:
-    """Every preset with its settings, as a form is built from them: kind, choices, unit, label, tier, range, default."""
+    """Every preset and its settings, as a form is built from them: kind, choices, unit, label, tier, range, default."""
     presets = [
         {
             "name": name,

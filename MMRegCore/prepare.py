@@ -166,15 +166,9 @@ def _working_grid(
 ) -> Grid:
     if spacing_mm == "native":
         return fixed.grid
-    extent = fixed.grid.spacing_mm * np.array(fixed.grid.itk_size)
-    low, high = _bounds(foreground)
-    if spacing_mm == "auto":
-        volume_mm3 = float(np.prod(np.minimum((high - low + 1) * fixed.grid.spacing_mm + 2 * margin_mm, extent)))
-        spacing_mm = max(float(fixed.grid.spacing_mm.min()), FINEST_SPACING_MM, (volume_mm3 / MOST_VOXELS) ** (1 / 3))
-    # No coarser than what leaves a neighbourhood along the shortest axis.
-    spacing_mm = min(spacing_mm, float(extent.min()) / SMALLEST_AXIS)
-    pad = int(np.ceil(margin_mm / spacing_mm))
-    padded = fixed.grid.with_spacing([spacing_mm] * 3).padded(pad)
+    spacing = _spacing(fixed, foreground, spacing_mm, margin_mm)
+    pad = int(np.ceil(margin_mm / spacing))
+    padded = fixed.grid.with_spacing([spacing] * 3).padded(pad)
     part = sample(foreground[None, None].float(), positions_between(fixed.grid, padded), padding_mode="zeros")
     low, high = _bounds(part[0, 0] > 0)
     covered = torch.zeros(padded.shape, dtype=torch.bool)
@@ -185,6 +179,18 @@ def _working_grid(
     low = np.minimum(low, np.maximum(low - pad, covered_low))
     high = np.maximum(high, np.minimum(high + pad, covered_high))
     return _cropped(padded, (np.maximum(low, 0), np.minimum(high, np.array(padded.itk_size) - 1)))[1]
+
+
+def _spacing(fixed: Volume, foreground: torch.Tensor, spacing_mm: float | Literal["auto"], margin_mm: float) -> float:
+    extent = fixed.grid.spacing_mm * np.array(fixed.grid.itk_size)
+    if spacing_mm == "auto":
+        low, high = _bounds(foreground)
+        volume_mm3 = float(np.prod(np.minimum((high - low + 1) * fixed.grid.spacing_mm + 2 * margin_mm, extent)))
+        spacing = max(float(fixed.grid.spacing_mm.min()), FINEST_SPACING_MM, (volume_mm3 / MOST_VOXELS) ** (1 / 3))
+    else:
+        spacing = spacing_mm
+    # No coarser than what leaves a neighbourhood along the shortest axis.
+    return min(spacing, float(extent.min()) / SMALLEST_AXIS)
 
 
 def _cropped(grid: Grid, box: _Box) -> tuple[npt.NDArray[np.int64], Grid]:

@@ -1,4 +1,4 @@
-"""Results as JSON: frozen dataclasses of numbers, texts, tuples and each other, written and read back with their types."""
+"""Results as JSON: frozen dataclasses of numbers, texts, tuples and each other, written and read with their types."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ def _as(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         return _record(kind, value, where)
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return None if value is None and NoneType in inner else _as(next(k for k in inner if k is not NoneType), value, where)
+        wanted = next(k for k in inner if k is not NoneType)
+        return None if value is None else _as(wanted, value, where)
     if origin is tuple and isinstance(value, list):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
-    if origin is dict and isinstance(value, Mapping):
-        return dict(value)
-    good = value in inner if origin is Literal else isinstance(value, int if kind is int else (int, float) if kind is float else kind)
-    if not good:
-        raise InputError(f"expected {where} to be {getattr(kind, '__name__', kind)}; got {value!r}")
-    return float(value) if kind is float else value
+    if origin is Literal and value in inner:
+        return value
+    plain = origin or kind
+    if plain is float and isinstance(value, int | float):
+        return float(value)
+    if plain in (int, str, bool, dict) and isinstance(value, plain):
+        return value
+    raise InputError(f"expected {where} to be {getattr(kind, '__name__', kind)}; got {value!r}")
 
 
 def _record(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401

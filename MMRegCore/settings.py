@@ -297,13 +297,23 @@ def _info(key: str, value: object, item: Field[Any], hint: Any) -> SettingInfo: 
     flat = [get_args(option)[0] if get_origin(option) is tuple else option for option in options]
     choices = [name for option in flat if get_origin(option) is Literal for name in get_args(option)]
     choices += ["none"] if type(None) in flat else []
-    about = {name: item.metadata.get(name) for name in ("help", "unit", "tier", "minimum", "maximum")}
+    about = item.metadata
     kinds = [_KINDS[option] for option in flat if option in _KINDS]
-    if item.metadata.get("choices"):
-        kinds, choices = [], list(item.metadata["choices"]())
-    label = item.metadata.get("label") or _label(item.name, about["unit"] or "")
-    kind = kinds[0] if kinds else "choice"
-    return SettingInfo(key, kind, is_list, tuple(choices), value, label, **about)
+    if about.get("choices"):
+        kinds, choices = [], list(about["choices"]())
+    return SettingInfo(
+        key=key,
+        kind=kinds[0] if kinds else "choice",
+        is_list=is_list,
+        choices=tuple(choices),
+        default=value,
+        label=about.get("label") or _label(item.name, about.get("unit", "")),
+        help=about.get("help", ""),
+        unit=about.get("unit", ""),
+        tier=about.get("tier", "expert"),
+        minimum=about.get("minimum"),
+        maximum=about.get("maximum"),
+    )
 
 
 def _label(name: str, unit: str) -> str:

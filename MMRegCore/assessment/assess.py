@@ -209,7 +209,7 @@ def _rigid(matrix: Array, grid: Grid, mask: torch.Tensor) -> RigidPart:
 def centroid_ras(grid: Grid, mask: torch.Tensor) -> Array:
     """(3,), RAS mm: the centroid of a mask (D, H, W)."""
     middle = mask.nonzero().double().mean(dim=0).flip(0).cpu().numpy()
-    return transform_points(grid.ras_from_ijk, middle[None])[0]
+    return transform_points(grid.ras_from_ijk, middle)
 
 
 def _jacobian(determinant: torch.Tensor) -> JacobianSummary:
@@ -270,7 +270,16 @@ class _Comparison:
         coverage = [_share(state.foreground, self._mask) for state in states]
         nmi = [self._nmi(state, common) for state in states]
         mind = [self._mind_distance(state, common) for state in states]
-        return ImageComparison(after.name, *coverage, _share(common, self._mask), *nmi, *mind)
+        return ImageComparison(
+            name=after.name,
+            coverage_before=coverage[0],
+            coverage_after=coverage[1],
+            compared_share=_share(common, self._mask),
+            nmi_before=nmi[0],
+            nmi_after=nmi[1],
+            mind_distance_before=mind[0],
+            mind_distance_after=mind[1],
+        )
 
     def _nmi(self, state: Volume, region: torch.Tensor) -> float | None:
         if not bool(region.any()):

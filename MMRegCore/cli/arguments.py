@@ -236,7 +236,9 @@ def _add_features(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser.set_defaults(run=features.features)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="file or DICOM folder")
     parser.add_argument("--mask", type=Path, metavar="M", help="where the image counts (nonzero)")
-    parser.add_argument("--kind", choices=descriptor_names(), default="dns", help="which descriptor (default: dns, of MASR-Net)")
+    parser.add_argument(
+        "--kind", choices=descriptor_names(), default="dns", help="which descriptor (default: dns, of MASR-Net)"
+    )
     parser.add_argument(
         "--weights", default="masrnet", metavar="W", help="of MASR-Net, by name (default: masrnet) or as a file"
     )

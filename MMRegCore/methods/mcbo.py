@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -85,6 +85,8 @@ def solve(problem: Problem, settings: McboSettings) -> Solution:
     search = DenseSearch(settings.half_width, settings.coefficients, prepared.masked, problem.memory_bytes)
     search_share = 0.7 if settings.refine == "fused-field" else 1.0
     count = len(prepared.moving)
+    i, j, k = (float(v) for v in prepared.grid.spacing_mm)
+    spacing_dhw = (k, j, i)
     per_level: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in settings.strides]
     pairs: list[DescriptorPair] = []
     for index, channel in enumerate(prepared.moving):
@@ -93,7 +95,8 @@ def solve(problem: Problem, settings: McboSettings) -> Solution:
         moving = descriptor.encode_moving(channel.image, channel.weight)
         pair = DescriptorPair(fixed, moving, prepared.fixed.weight, channel.weight)
         pairs.append(pair.pooled(settings.instance.grid_spacing))
-        for found, level in zip(per_level, _levels(pair, prepared.grid.spacing_mm[::-1], settings, search, part), strict=True):
+        levels = _levels(pair, spacing_dhw, settings, search, part)
+        for found, level in zip(per_level, levels, strict=True):
             found.append(level)
     total, disagreement = torch.zeros(()), torch.zeros(())
     for weight, found in zip(settings.weights, per_level, strict=True):
@@ -106,7 +109,11 @@ def solve(problem: Problem, settings: McboSettings) -> Solution:
 
 
 def _levels(
-    pair: DescriptorPair, spacing_dhw: Sequence[float], settings: McboSettings, search: DenseSearch, monitor: Monitor
+    pair: DescriptorPair,
+    spacing_dhw: tuple[float, float, float],
+    settings: McboSettings,
+    search: DenseSearch,
+    monitor: Monitor,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Field (voxels) and inverse consistency error (mm) of every level, both on the working grid."""
     from MMRegCore.ops import upsample

@@ -30,7 +30,9 @@ _LEAST_EXTENT, _LARGEST_EXTENT, _COARSEST = 0.6, 1.5, 1.5
 class NetworkSettings(Settings):
     """Registration by a trained network, each moving image on its own; their fields are fused."""
 
-    architecture: str = setting("", help="What the weights must be of: multiprop, gradient-guided, lapirn; any if empty.")
+    architecture: str = setting(
+        "", help="What the weights must be of: multiprop, gradient-guided, lapirn; any if empty."
+    )
     weights: str = setting(
         "", help="A .safetensors file, as mmreg train leaves it with its card; must be given.", tier="basic"
     )

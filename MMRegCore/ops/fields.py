@@ -30,7 +30,8 @@ def jacobian_determinant(
     ----------
     displacement_voxel : Tensor, (B, 3, D, H, W)
     differences : {'central', 'forward'}
-        'central': one-sided at the border, an axis of one voxel counts as constant.  'forward': each axis loses a voxel.
+        'central': one-sided at the border, an axis of one voxel counts as constant; 'forward': each axis loses a
+        voxel.
 
     Returns
     -------
@@ -45,7 +46,8 @@ def jacobian_determinant(
     (a, b, c), (d_, e, f), (g, h_, i) = (
         tuple(columns[axis][:, row] + (1.0 if axis == row else 0.0) for axis in range(3)) for row in range(3)
     )
-    return a * (e * i - f * h_) - b * (d_ * i - f * g) + c * (d_ * h_ - e * g)
+    determinant: torch.Tensor = a * (e * i - f * h_) - b * (d_ * i - f * g) + c * (d_ * h_ - e * g)
+    return determinant
 
 
 def gradient_magnitude(image: torch.Tensor) -> torch.Tensor:

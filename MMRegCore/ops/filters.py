@@ -32,8 +32,8 @@ def box_mean(
         Five dimensions where ``outside`` is 'edge'.
     half_width : int
     outside : {'zeros', 'edge', 'none'}
-        What counts beyond the volume: zeros, the nearest voxel, or nothing: only whole boxes are averaged, and each axis
-        loses 2·half_width voxels.
+        What counts beyond the volume: zeros, the nearest voxel, or nothing: only whole boxes are averaged, and each
+        axis loses 2·half_width voxels.
     stride : int
         Distance of the boxes' centres in voxels; the first lies on the first voxel.
     weight : Tensor, (1, 1, D, H, W), optional

@@ -121,7 +121,9 @@ class DenseSearch:
                 cost_volume(*terms, (slice(start, stop), h, w), self.half_width, slab)
                 part.report(stage, (start + 0.6 * (stop - start)) / depth)
                 sweep.advance(cost, stop)
-            displacement[(..., *column.core)] = sweep.displacement[(..., *column.inner)]
+            displacement[..., column.core[0], column.core[1]] = sweep.displacement[
+                ..., column.inner[0], column.inner[1]
+            ]
         return displacement
 
     def _hold(self, count: int, like: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from MMRegCore.geometry import Array, Grid
 from MMRegCore.assessment.assess import centroid_ras
-from MMRegCore.volume import Volume
+from MMRegCore.geometry import Array, Grid
 from MMRegCore.ops import inside, positions_between, sample
+from MMRegCore.volume import Volume
 
 _Axes = tuple[tuple[int, int, int], ...]
 Picture = npt.NDArray[np.float64]

@@ -24,9 +24,9 @@ class MotionModel:
     """Displacements as functions of standard normal parameters.
 
     The first three parameters are a translation, the next three a rotation vector about the middle of the field of
-    view, the next six a symmetric matrix of scale and shear about it (they do nothing where the prior has none), each in
+    view, the next six a symmetric matrix of scale and shear about it (without effect where the prior has none), each in
     units of its expected size; the others are white noise that a Gaussian kernel turns into a smooth field.  Half the
-    squared length of the parameters is minus the logarithm of the prior, whatever the resolution.  All vectors have the
+    squared length of the parameters is minus the logarithm of the prior, whatever the resolution.  Vectors have the
     order (d, h, w).
 
     Attributes

@@ -18,9 +18,9 @@ from MMRegCore.similarity.protocol import Local, Similarity
 class SampledSimilarity:
     """The similarity of one fixed image and its moving images at one resolution.
 
-    The fixed image is sampled at points that lie at random within their cells.  On a regular lattice an MR moved by half
-    a voxel would always look better than one not moved, because interpolation smooths its noise: that alone pulls every
-    optimum half a voxel along each axis away from the truth.
+    The fixed image is sampled at points that lie at random within their cells.  On a regular lattice an MR moved by
+    half a voxel would always look better than one not moved, because interpolation smooths its noise: that alone pulls
+    every optimum half a voxel along each axis away from the truth.
 
     Attributes
     ----------
@@ -94,8 +94,8 @@ class SampledSimilarity:
         Returns
         -------
         Local, (1, 1, a, b, c)
-            The support is the share of the field of view that a place stands for, so that the support of all places adds
-            up to 1 where moving images cover all of it: what none covers counts as no similarity.
+            The support is the share of the field of view that a place stands for, so that the support of all places
+            adds up to 1 where moving images cover all of it: what none covers counts as no similarity.
         """
         places = (positions - (self.stride - 1) / 2) / self.stride
         encoded, weight = [], self.weight

@@ -20,8 +20,8 @@ class Nmi(Similarity):
     bins : int
         Per image, between its 0.5 % and 99.5 % quantiles.
     window_bins : float
-        Standard deviation of the Gaussian Parzen windows, in bins; 0 counts whole voxels, which is faster and exact, and
-        has no gradient.
+        Standard deviation of the Gaussian Parzen windows, in bins; 0 counts whole voxels, which is faster and has no
+        gradient.
     """
 
     best = 2.0

@@ -12,6 +12,7 @@ from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Array, transform_points
 from MMRegCore.ops import gaussian_blur, gradient_magnitude, warp
+from MMRegCore.resampling import resample
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy, depth_below_surface_mm
 from MMRegCore.simulate.brain_shift import BrainShiftSettings, draw_brain_shift, gravity_direction
 from MMRegCore.simulate.cavity import CavitySettings, resection_cavity
@@ -19,7 +20,6 @@ from MMRegCore.simulate.craniotomy import Cone, ConeSettings, centre_of_mass, pl
 from MMRegCore.simulate.points import displacement_at
 from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
 
 # From the centre of the brain, RAS: over the right Sylvian fissure.
 FRONTO_TEMPORAL_RIGHT = (0.95, 0.2, 0.1)

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from MMRegCore.io import Landmarks, staged_folder, write_landmarks, write_transform, write_volume
+from MMRegCore.io.files import staged_folder
+from MMRegCore.io.landmarks import Landmarks, write_landmarks
+from MMRegCore.io.transforms import write_transform
+from MMRegCore.io.volumes import write_volume
+from MMRegCore.resampling import resample
 from MMRegCore.simulate.case import SimulatedCase
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
 
 # The field is smooth over centimetres: a cubic B-spline of this spacing represents it to about 0.01 mm.
 _TRUTH_SPACING_MM = 2.0

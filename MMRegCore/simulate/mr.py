@@ -12,9 +12,9 @@ import torch
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.ops import gaussian_blur
+from MMRegCore.resampling import resample
 from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps, cropped
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
 
 Contrast = Literal["t1", "t1c", "t2", "flair"]
 

@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import read_volume
+from MMRegCore.io.volumes import read_volume
 from MMRegCore.simulate.anatomy import Anatomy, anatomy_from_maps, cropped
 from MMRegCore.volume import Volume
 
