@@ -32,8 +32,8 @@ class Form:
         self._editors: list[SettingEditor] = []
         self._headings: list[Any] = []
         tool_tip = _(
-            "Region of the ultrasound used for registration. None detects the field of view automatically, if the "
-            "background has a single value."
+            "Region of the ultrasound used for registration. If none is selected, the field of view is detected "
+            "automatically; the background must have a single value."
         )
         self._fixed_mask = MaskSelector(tool_tip, self._on_edited)
         _vertical_layout(ui.fixedMaskFrame).addWidget(self._fixed_mask.widget)

@@ -27,7 +27,7 @@ class LandmarkView:
         self._ui = ui
         self._result: Result | None = None
         self._landmarks: tuple[LandmarkError, ...] = ()
-        titles = [_("Landmark"), _("TRE before (mm)"), _("TRE after (mm)")]
+        titles = [_("Landmark"), _("Before (mm)"), _("After (mm)")]
         ui.landmarkTable.setColumnCount(len(titles))
         ui.landmarkTable.setHorizontalHeaderLabels(titles)
         ui.landmarkTable.connect("cellClicked(int,int)", lambda row, _column: self._jump_to(row))

@@ -97,7 +97,7 @@ class Result:
         return node is not None and node.IsA("vtkMRMLTransformableNode") and node not in excluded
 
     def apply_transform(self, node: Node) -> None:
-        """Make the transform the parent of a node in the MR's space (segmentation, model, markups, fiber bundle).
+        """Make the transform the parent of a node in the MR's space (segmentation, model, markups, fibre bundle).
 
         The transform includes the initial transform, so it replaces the node's original parent.
         """
