@@ -17,6 +17,7 @@ import slicer
 from MMRegCore.errors import Cancelled, InputError, MMRegError
 from MMRegSlicerLib.logic import MMRegSlicerLogic
 from MMRegSlicerLib.result import Result
+from MMRegSlicerLib.runner import Worker
 from mrml_scene import add_linear, add_points, node_ids, points_in_world, small_case, snapshot, translation
 
 SHIFT_MM = np.array([3.0, -1.5, 1.5])
@@ -203,6 +204,28 @@ def test_a_process_that_dies_is_an_error(case, logic, tmp_path):
     with pytest.raises(MMRegError, match="ended unexpectedly"):
         run.wait()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_is_stopped_by_a_handler_calls_no_other():
+    worker, events = Worker(["-c", "print('one'); print('two')"]), []
+
+    def stop(event):
+        events.append(event)
+        worker.stop()
+
+    while worker.poll({"log": stop, "exit": events.append}):
+        time.sleep(0.02)
+    assert events == [{"event": "log", "line": "one"}]
+    assert not is_alive(worker.process_id)
+    assert not worker.poll({"log": stop, "exit": events.append})
+
+
+def test_a_worker_reports_its_exit_once_and_last():
+    worker, events = Worker(["-c", "import sys; print('one'); sys.exit(3)"]), []
+    while worker.poll({"log": events.append, "exit": events.append}):
+        time.sleep(0.02)
+    worker.poll({"exit": events.append})
+    assert events == [{"event": "log", "line": "one"}, {"event": "exit", "code": 3}]
 
 
 def test_missing_packages_are_an_error_before_anything_starts(case, logic, monkeypatch):
