@@ -259,6 +259,14 @@ def test_the_configurations_of_the_benchmarks_are_valid(path):
     assert read_settings(recipe, path) != recipe.settings_class()
 
 
+def test_what_a_group_leaves_out_keeps_the_defaults_of_the_recipe(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"similarity": {"mind_radius": 1}}))
+    for name, norm in (("gradient-guided", "l1"), ("multiprop", "l2")):
+        similarity = read_settings(find_recipe(name), path).similarity
+        assert (similarity.mind_radius, similarity.mind_norm) == (1, norm)
+
+
 def test_a_cancelled_training_says_how_to_go_on(by_folder, tmp_path, capsys, monkeypatch):
     def cancelled(*arguments, monitor, **options):
         monitor.cancel()

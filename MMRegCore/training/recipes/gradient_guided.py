@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -17,19 +16,13 @@ from MMRegCore.training.recipes.pair_recipe import PairRecipe, PairTraining
 
 
 @dataclass(frozen=True)
-class GradientGuidedSimilarity(SimilaritySettings):
-    """Absolute differences of MIND unless it is set otherwise (Eq. 5)."""
-
-    mind_norm: Literal["l1", "l2"] = setting("l1", help="Absolute or squared differences of MIND-SSC.")
-
-
-@dataclass(frozen=True)
 class GradientGuidedTraining(PairTraining):
     """``mmreg train gradient-guided``."""
 
     network: GradientGuidedSettings = GradientGuidedSettings()  # noqa: RUF009 - frozen, and one for all
     learning_rate: float = setting(1e-5, help="Step size of Adam.", minimum=1e-9, maximum=1)
-    similarity: GradientGuidedSimilarity = GradientGuidedSimilarity()
+    # Absolute differences, Eq. 5.
+    similarity: SimilaritySettings = SimilaritySettings(mind_norm="l1")  # noqa: RUF009 - frozen, and one for all
     gradient_similarity: float = setting(0.5, help="α: weight of the similarity of the gradient maps.", minimum=0)
     gradient_smoothness: float = setting(0.5, help="β: weight of the gradient branch's diffusion.", minimum=0)
     smoothness: float = setting(1.0, help="γ: weight of the fused field's diffusion.", minimum=0)
