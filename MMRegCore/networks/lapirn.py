@@ -44,7 +44,7 @@ class LapIrnSettings(RegistrationNetworkSettings):
         help="Input of the levels; 'descriptors' are those of MASR-Net at the resolution of the images, and the field "
         "is found at half of it.",
     )
-    descriptor_network: MasrNetSettings = MasrNetSettings()  # noqa: RUF009 - frozen, and one for all
+    descriptor_network: MasrNetSettings = MasrNetSettings()
 
 
 class LevelField(NamedTuple):

@@ -39,4 +39,4 @@ class RecipeSettings(Settings):
     learning_rate: float = setting(1e-4, help="Step size of Adam.", minimum=1e-9, maximum=1)
     cosine_decay: bool = setting(False, help="Whether the step size decays to zero along half a cosine.")
     initial_weights: str = setting("", help="Weights to begin with, a name or a file; random ones when empty.")
-    network: Settings = Settings()  # noqa: RUF009 - frozen, and one for all
+    network: Settings = Settings()

@@ -23,6 +23,7 @@ from MMRegCore.training.recipes.masrnet import MasrNetTraining
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GRID = Grid((18, 20, 22), np.diag([1.0, 1.0, 1.5, 1.0]))
 SMALL = {
     "training.steps": "4",
@@ -253,7 +254,7 @@ def test_every_network_can_be_trained():
     assert set(recipes()) == set(networks())
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "benchmarks").glob("*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.json")), ids=lambda path: path.stem)
 def test_the_configurations_of_the_benchmarks_are_valid(path):
     recipe = next(recipe for name, recipe in recipes().items() if path.stem.startswith(name))
     assert read_settings(recipe, path) != recipe.settings_class()

@@ -36,7 +36,7 @@ def learned(tensor):
 
 
 class Slopes(Descriptor):
-    """Intensity and its difference along w, compared by their direction; encoded without a gradient, as by a network."""
+    """Intensity and its difference along w, compared by their direction; encoded without gradient, as networks are."""
 
     best, unit, differentiable = 1.0, True, False
 

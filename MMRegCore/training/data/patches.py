@@ -41,8 +41,8 @@ class PatchSettings(Settings):
         0.25, help="How often one of them is ultrasound, where a subject has it.", minimum=0, maximum=1
     )
     inversion: float = setting(0.5, help="How often intensities are inverted (δ, Eq. 3).", minimum=0, maximum=1)
-    synthesis: SynthesisSettings = SynthesisSettings()  # noqa: RUF009 - frozen, and one for all
-    deformation: DeformationSettings = DeformationSettings()  # noqa: RUF009 - frozen, and one for all
+    synthesis: SynthesisSettings = SynthesisSettings()
+    deformation: DeformationSettings = DeformationSettings()
 
     def check_together(self) -> None:
         """Raise `InputError` unless ``zoom`` is a range."""

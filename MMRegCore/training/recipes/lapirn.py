@@ -24,7 +24,7 @@ from MMRegCore.training.recipes.pair_recipe import PairRecipe, PairTraining
 class LapIrnTraining(PairTraining):
     """``mmreg train lapirn``: the levels in turn, coarse to fine."""
 
-    network: LapIrnSettings = LapIrnSettings()  # noqa: RUF009 - frozen, and one for all
+    network: LapIrnSettings = LapIrnSettings()
     smoothness: float = setting(1.0, help="Weight of the diffusion.", minimum=0)
     level_steps: tuple[int, ...] = setting(
         (10000, 10000), help="Steps of the first two levels; the third has the rest.", minimum=1

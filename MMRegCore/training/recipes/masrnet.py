@@ -32,7 +32,7 @@ _VALIDATION_POINTS = 2048
 class MasrNetTraining(RecipeSettings):
     """Anatomy-aware contrastive learning of MASR-Net (Mok et al. 2024, section 3.3)."""
 
-    network: MasrNetSettings = MasrNetSettings()  # noqa: RUF009 - frozen, and one for all
+    network: MasrNetSettings = MasrNetSettings()
     samples: int = setting(8196, help="Sample points compared with each other in each pair of images (N^k).", minimum=2)
     neighbours: float = setting(
         0.0,
@@ -42,7 +42,7 @@ class MasrNetTraining(RecipeSettings):
     )
     temperature: float = setting(0.07, help="τ of Eq. 4.", minimum=1e-3, maximum=10)
     validation_pairs: int = setting(8, help="Pairs of images that are scored at each validation.", minimum=1)
-    patches: PatchSettings = PatchSettings()  # noqa: RUF009 - frozen, and one for all
+    patches: PatchSettings = PatchSettings()
 
 
 class MasrNetRecipe(Recipe):

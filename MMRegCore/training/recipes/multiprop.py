@@ -23,7 +23,7 @@ from MMRegCore.training.recipes.pair_recipe import PairRecipe, PairTraining
 class MultiPropTraining(PairTraining):
     """``mmreg train multiprop``."""
 
-    network: MultiPropSettings = MultiPropSettings()  # noqa: RUF009 - frozen, and one for all
+    network: MultiPropSettings = MultiPropSettings()
     similarity_weights: tuple[float, ...] = setting(
         (15.0, 3.2, 0.8), help="Weights of the similarity at full, half, quarter … resolution.", minimum=0
     )

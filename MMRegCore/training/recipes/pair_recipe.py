@@ -32,19 +32,19 @@ _VALIDATION_PAIRS, _LABELS, _BLUR = 6, 8, 1
 class PairTraining(RecipeSettings):
     """Base of the trainings on pairs of images."""
 
-    network: RegistrationNetworkSettings = RegistrationNetworkSettings()  # noqa: RUF009 - frozen, and one for all
-    pairs: PairSettings = PairSettings()  # noqa: RUF009 - frozen, and one for all
+    network: RegistrationNetworkSettings = RegistrationNetworkSettings()
+    pairs: PairSettings = PairSettings()
     max_grad_norm: float = setting(
         1.0, help="Longer gradients are cut to this length: one unusual pair must not undo the training.", minimum=1e-6
     )
-    similarity: SimilaritySettings = SimilaritySettings()  # noqa: RUF009 - frozen, and one for all
+    similarity: SimilaritySettings = SimilaritySettings()
     label_weight: float = setting(
         0.0, help="Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
     )
     known_displacement_weight: float = setting(
         1.0, help="Weight of the mean squared distance, in voxels, to a known displacement.", minimum=0
     )
-    bilevel: BilevelSettings = BilevelSettings()  # noqa: RUF009 - frozen, and one for all
+    bilevel: BilevelSettings = BilevelSettings()
 
 
 class PairRecipe(Recipe):
