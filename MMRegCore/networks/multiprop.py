@@ -87,8 +87,6 @@ class Propagation:
     ----------
     displacement_voxel : Tensor, (B, 3, D, H, W)
         At full resolution, the affine part included.
-    affine : Tensor, (B, 3, 4)
-        As `affine_map` takes it; the identity without an affine network.
     moving : Tensor, (B, 1, D, H, W)
         The moving image after the affine part.
     scales : tuple of Scale
@@ -96,7 +94,6 @@ class Propagation:
     """
 
     displacement_voxel: torch.Tensor
-    affine: torch.Tensor
     moving: torch.Tensor
     scales: tuple[Scale, ...]
 
@@ -129,9 +126,9 @@ class MultiProp(RegistrationNetwork):
         strength : float
             Standard deviations of the features' sampling: 0 takes their means, 1 samples as in training.
         """
-        affine = _identity(fixed) if self.affine is None else self.affine(fixed, moving)
         positions = identity_positions(fixed.shape[2:], fixed.device, fixed.dtype)
-        if self.affine is not None:
+        affine = None if self.affine is None else self.affine(fixed, moving)
+        if affine is not None:
             moving = warp(moving, affine_map(affine, positions) - positions)
         pyramids = [self._latents(image, strength) for image in (fixed, moving)]
         scales: list[Scale] = []
@@ -145,9 +142,9 @@ class MultiProp(RegistrationNetwork):
             velocity = velocity + self.context[level](velocity)
             scales.append(Scale((fixed_latent, moving_latent), velocity, self._displacement(velocity)))
         displacement = upsample_field(scales[-1].displacement, fixed.shape[2:])
-        if self.affine is not None:
+        if affine is not None:
             displacement = affine_map(affine, positions + displacement) - positions
-        return Propagation(displacement, affine, moving, tuple(scales))
+        return Propagation(displacement, moving, tuple(scales))
 
     def _displacement(self, velocity: torch.Tensor) -> torch.Tensor:
         return integrate_velocity(velocity) if self.settings.diffeomorphic else velocity
@@ -234,17 +231,14 @@ class _AffineNetwork(nn.Module):
             if index % 2 == 0 and min(volume.shape[2:]) > 1:
                 volume = avg_pool(to_float32(volume), 2)
             volume = convolution(volume)
-        return _identity(fixed) + to_float32(self.numbers(volume.mean(dim=(2, 3, 4)))).reshape(-1, 3, 4)
+        change = to_float32(self.numbers(volume.mean(dim=(2, 3, 4)))).reshape(-1, 3, 4)
+        return change + torch.eye(3, 4, dtype=change.dtype, device=change.device)
 
 
 def matching_error(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     """(B, 1, D, H, W): the L1 distance of two features (B, C, D, H, W), Eq. 5, as a mean over the channels."""
     error: torch.Tensor = (fixed - warped).abs().mean(dim=1, keepdim=True)
     return error
-
-
-def _identity(like: torch.Tensor) -> torch.Tensor:
-    return torch.eye(3, 4, dtype=like.dtype, device=like.device).expand(len(like), -1, -1)
 
 
 NETWORK = MultiProp

@@ -1,4 +1,4 @@
-"""Deep neighbourhood self-similarity: how alike the neighbours of a voxel are, in every channel (Mok et al. 2024)."""
+"""Deep neighbourhood self-similarity: of the neighbours of a voxel, in every channel (Mok et al. 2024)."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class _Squeezed(torch.autograd.Function):
         dilation, factors = ctx.dilation, weight.tolist()
         of_padded, of_weight = torch.zeros_like(padded), torch.zeros_like(weight)
         for image, channel, start, stop in _chunks(padded.shape, dilation, ctx.most):
-            place = image, channel, slice(start, stop + 2 * dilation)
-            differences = _differences(padded[place], dilation)
+            slab = image, channel, slice(start, stop + 2 * dilation)
+            differences = _differences(padded[slab], dilation)
             scaled = differences.square()
             inverse = scaled.mean(dim=0).add_(LEAST_NOISE).reciprocal_()
             scaled.mul_(inverse)
@@ -97,7 +97,7 @@ class _Squeezed(torch.autograd.Function):
             shared = scaled.mul_(weighted).sum(dim=0).div_(len(PAIRS))
             # Of the difference itself, twice itself times that of its square.
             inverse.mul_(2 * factors[channel])
-            _spread(of_padded[place], weighted.sub_(shared).mul_(inverse).mul_(differences).neg_(), dilation)
+            _spread(of_padded[slab], weighted.sub_(shared).mul_(inverse).mul_(differences).neg_(), dilation)
         return of_padded, of_weight, None, None
 
 

@@ -12,6 +12,7 @@ from MMRegCore.errors import InputError
 from MMRegCore.io.files import atomic_path
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.weights import load_network, read_card
+from MMRegCore.records import read_json
 from MMRegCore.settings import describe
 from MMRegCore.training.data.subjects import read_training_data
 from MMRegCore.training.engine.checkpoint import CHECKPOINT
@@ -66,7 +67,7 @@ def run_training(
     DeviceError
         When the device is not there.
     Cancelled
-        When the monitor says so; a checkpoint was written.
+        When the monitor is cancelled; a checkpoint was written.
     """
     recipe_class = find_recipe(name)
     if not isinstance(settings, recipe_class.settings_class):
@@ -119,10 +120,7 @@ def _open_output(output: Path, settings: RecipeSettings, context: ProcessContext
 
 
 def _check_same(path: Path, settings: RecipeSettings) -> None:
-    try:
-        before = type(settings).from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"expected {SETTINGS} of the training to resume; got {path}: {error}") from error
+    before = type(settings).from_dict(read_json(path, f"{SETTINGS} of the training to resume"))
     for old, new in zip(describe(before), describe(settings), strict=True):
         if old.default != new.default and old.key not in _MAY_CHANGE:
             raise InputError(

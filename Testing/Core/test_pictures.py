@@ -104,7 +104,7 @@ def weights(tmp_path):
         for part in network.pyramid:
             part.log_variance.convolution.bias.fill_(0.0)
     path = tmp_path / "w.safetensors"
-    write_weights(network, path, {"architecture": "multiprop", "settings": network.settings.to_dict()})
+    write_weights(network, path)
     return path
 
 

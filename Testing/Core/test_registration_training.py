@@ -36,7 +36,7 @@ from MMRegCore.training.run import run_training
 from MMRegCore.training.settings import TrainingSettings
 from MMRegCore.volume import Volume
 
-DESCRIPTOR_NETWORK = MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4).to_dict()
+DESCRIPTOR_NETWORK = MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4)
 CONTEXT = ProcessContext(torch.device("cpu"))
 DOMAIN = TrainingDomain(spacing_mm=2.0)
 SMALL = {
@@ -309,8 +309,8 @@ def test_what_cannot_be_trained_is_refused(folder):
 def descriptor_weights(tmp_path):
     """Weights of a small MASR-Net, untrained."""
     torch.manual_seed(0)
-    network = MasrNet(MasrNetSettings.from_dict(DESCRIPTOR_NETWORK))
-    write_weights(network, tmp_path / "d.safetensors", {"architecture": "masr-net", "settings": DESCRIPTOR_NETWORK})
+    network = MasrNet(DESCRIPTOR_NETWORK)
+    write_weights(network, tmp_path / "d.safetensors")
     return str(tmp_path / "d.safetensors")
 
 

@@ -240,13 +240,13 @@ def test_settings_are_shown_without_data_and_mistakes_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_network_has_a_recipe_with_settings_and_words(name):
+def test_every_network_has_a_recipe_with_settings_that_explain_themselves(name):
     recipe = find_recipe(name)
     assert recipe.network_class is find_network(name)
     settings = read_settings(recipe, None)
     assert settings == recipe.settings_class()
     assert type(settings.network) is recipe.network_class.settings_class
-    assert recipe.help
+    assert recipe.__doc__
     assert all(shown.help.endswith(".") for shown in describe(settings))
 
 

@@ -20,7 +20,7 @@ def written(tmp_path):
     torch.manual_seed(3)
     network = MasrNet(SMALL)
     path = tmp_path / "some.safetensors"
-    write_weights(network, path, {"architecture": "masr-net", "settings": SMALL.to_dict()})
+    write_weights(network, path)
     return network, path
 
 

@@ -74,7 +74,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Encodes images once, in place of what a network would do in every step.
+    """Encodes images once, so that a network need not in every step.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Pairs of patches for contrastive learning: the same places of one anatomy, as different as images can look."""
+"""Pairs of patches for contrastive learning: the same part of one anatomy in two contrasts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PatchSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class PatchPair:
-    """Two images (1, 1, n, n, n) in [0, 1] of the same places, and the foreground (n, n, n), bool."""
+    """Two images (1, 1, n, n, n) in [0, 1] of the same part of an anatomy, and the foreground (n, n, n), bool."""
 
     first: torch.Tensor
     second: torch.Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.io.files import stem_of
 from MMRegCore.io.volumes import WRITABLE_SUFFIXES, read_volume
 from MMRegCore.networks.intensity import unit_range
+from MMRegCore.records import read_json
 from MMRegCore.runtime import memory_budget_bytes
 
 DATASET_FILE = "dataset.json"
@@ -176,7 +176,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _learn2reg(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
-    content = _read_json(folder / DATASET_FILE)
+    content = read_json(folder / DATASET_FILE, f"a {DATASET_FILE} of Learn2Reg")
     contrasts = content.get("modality", {})
     images: dict[str, dict[str, Path]] = {}
     labels: dict[str, Path] = {}
@@ -196,16 +196,6 @@ def _learn2reg(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
         raise InputError(f"expected the cases of registration_val among those of training; got {unknown[0]}")
     found = [SubjectFiles(case, images[case], labels.get(case)) for case in sorted(images)]
     return [f for f in found if f.name not in validation], [f for f in found if f.name in validation]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"expected a {DATASET_FILE} of Learn2Reg; got {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"expected a JSON object in {path}; got {type(content).__name__}")
-    return content
 
 
 def _list_of(content: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from MMRegCore.errors import InputError
 from MMRegCore.io.files import atomic_path
+from MMRegCore.networks.protocol import Network
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -53,27 +53,29 @@ def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ())
     return state
 
 
-def write_weights(network: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
-    """Write weights as ``path`` (.safetensors) and beside it the card (.json), which names their SHA-256.
+def write_weights(network: Network, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write weights as ``path`` (.safetensors) and beside it the card (.json), from which `load_network` makes them.
 
     Parameters
     ----------
-    network : nn.Module
-        Its ``state_dict`` is written, on the CPU, in float32 where it is of floating point.
+    network : Network
+        Its ``state_dict`` is written, in float32 where it is of floating point.
     path : Path
-    card : mapping
-        What else the card says; the network is made again from 'architecture' and 'settings'.
+    about : mapping, optional
+        What the card says besides architecture, settings, number of parameters and SHA-256.
     """
     content = save({name: _plain(tensor) for name, tensor in network.state_dict().items()})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    written = {
-        **card,
+    card = {
+        **(about or {}),
+        "architecture": network.name,
+        "settings": network.settings.to_dict(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def machine_name(device: torch.device) -> str:

@@ -72,7 +72,7 @@ def train(
         When a loss is not finite, ``folder`` cannot be written, there is no checkpoint to resume from, or there is one
         and ``resume`` was not asked for.
     Cancelled
-        When the monitor says so.
+        When the monitor is cancelled.
     """
     context = context or ProcessContext(torch.device("cpu"))
     run = _Run(recipe, AveragedWeights(recipe.network, settings.averaging), settings, folder, context, about or {})
@@ -153,17 +153,15 @@ class _Run:
     def _write_weights(self, name: str) -> None:
         if not self.context.is_main:
             return
-        network, count = self.recipe.network, self.context.world_size
-        card = {
+        count = self.context.world_size
+        about = {
             **self.about,
-            "architecture": network.name,
-            "settings": network.settings.to_dict(),
             "steps": self.step,
             "seconds": round(self._seconds, 1),
             "machine": machine_name(self.context.device) + (f", {count}×" if count > 1 else ""),
             "scores": self.scores,
         }
-        write_weights(network, self.folder / name, card)
+        write_weights(self.recipe.network, self.folder / name, about)
 
     def _write_checkpoint(self) -> None:
         if not self.context.is_main:

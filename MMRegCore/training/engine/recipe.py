@@ -31,8 +31,6 @@ class Recipe(ABC):
     ----------
     network_class : type of Network
     settings_class : type of RecipeSettings
-    help : str
-        What it trains, in a few words.
     score : str
         The value of `validate` by which the best weights are chosen; higher is better.
     max_grad_norm : float
@@ -43,7 +41,6 @@ class Recipe(ABC):
 
     network_class: ClassVar[type[Network]]
     settings_class: ClassVar[type[RecipeSettings]]
-    help: ClassVar[str]
     score: str
     max_grad_norm: float = math.inf
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from MMRegCore.errors import InputError
+from MMRegCore.records import read_json
 from MMRegCore.settings import unknown_name
 
 if TYPE_CHECKING:
@@ -38,10 +37,4 @@ def read_settings(recipe: type[Recipe], path: Path | None) -> RecipeSettings:
     InputError
         When the file cannot be read, is no JSON, or names a setting that is not known or not in its range.
     """
-    if path is None:
-        return recipe.settings_class()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"expected a configuration in JSON; got {path}: {error}") from error
-    return recipe.settings_class.from_dict(values)
+    return recipe.settings_class.from_dict(read_json(path, "a configuration in JSON") if path else {})

@@ -33,7 +33,6 @@ class GradientGuidedRecipe(PairRecipe):
 
     network_class = GradientGuided
     settings_class = GradientGuidedTraining
-    help = "registration by images and their gradient maps"
     regularising = frozenset({"smoothness", "gradient smoothness"})
     settings: GradientGuidedTraining
     network: GradientGuided

@@ -46,11 +46,10 @@ class LapIrnTraining(PairTraining):
 
 
 class LapIrnRecipe(PairRecipe):
-    """The levels in turn; while one begins to learn, those below are frozen."""
+    """The levels in turn; at the beginning of each, those below are frozen."""
 
     network_class = LapIrn
     settings_class = LapIrnTraining
-    help = "registration on a Laplacian pyramid"
     settings: LapIrnTraining
     network: LapIrn
     _levels = 1
@@ -75,7 +74,7 @@ class LapIrnRecipe(PairRecipe):
         return {"similarity": 1.0, "smoothness": self.settings.smoothness}
 
     def begin_step(self, step: int) -> None:
-        """Choose the level that learns, and freeze those below for a while."""
+        """Choose the level that is trained, and freeze those below at its beginning."""
         starts = [0, *accumulate(self.settings.level_steps)]
         self._levels = sum(step >= start for start in starts)
         frozen = step < starts[self._levels - 1] + self.settings.frozen_steps
@@ -83,11 +82,11 @@ class LapIrnRecipe(PairRecipe):
             level.requires_grad_(index == self._levels - 1 or (index < self._levels - 1 and not frozen))
 
     def predict(self, pair: Pair) -> torch.Tensor:
-        """The displacement of the levels that have begun to learn."""
+        """The displacement of the levels that are trained so far."""
         return self.network.at_full_resolution(self._fields(pair), pair.fixed.shape[2:])
 
     def terms(self, pair: Pair) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Diffusion of the field of the level that learns; similarity there and, with half the weight each, below."""
+        """Diffusion of the field of the level in training; similarity there and, with half the weight each, below."""
         fields = self._fields(pair)
         similarity = self._pyramid_loss(pair, fields[-1].displacement)
         terms = {"similarity": similarity, "smoothness": diffusion_energy(fields[-1].flow)}
@@ -101,7 +100,7 @@ class LapIrnRecipe(PairRecipe):
 
     @property
     def _encoded(self) -> bool:
-        """Whether pairs hold descriptors in place of images."""
+        """Whether pairs hold descriptors instead of images."""
         return self.network.descriptor_network is not None
 
     def _encode(self, image: torch.Tensor) -> torch.Tensor:

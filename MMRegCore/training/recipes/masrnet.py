@@ -50,7 +50,6 @@ class MasrNetRecipe(Recipe):
 
     network_class = MasrNet
     settings_class = MasrNetTraining
-    help = "descriptors that are the same in all contrasts"
     score = "retrieval"
     settings: MasrNetTraining
 

@@ -45,7 +45,6 @@ class MultiPropRecipe(PairRecipe):
 
     network_class = MultiProp
     settings_class = MultiPropTraining
-    help = "registration by multi-scale propagation"
     regularising = frozenset({"smoothness", "folding", "latent"})
     settings: MultiPropTraining
     network: MultiProp
