@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -186,7 +187,8 @@ def _spacing(fixed: Volume, foreground: torch.Tensor, spacing_mm: float | Litera
     if spacing_mm == "auto":
         low, high = _bounds(foreground)
         volume_mm3 = float(np.prod(np.minimum((high - low + 1) * fixed.grid.spacing_mm + 2 * margin_mm, extent)))
-        spacing = max(float(fixed.grid.spacing_mm.min()), FINEST_SPACING_MM, (volume_mm3 / MOST_VOXELS) ** (1 / 3))
+        by_size = math.pow(volume_mm3 / MOST_VOXELS, 1 / 3)
+        spacing = max(float(fixed.grid.spacing_mm.min()), FINEST_SPACING_MM, by_size)
     else:
         spacing = spacing_mm
     # No coarser than what leaves a neighbourhood along the shortest axis.

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
+from MMRegCore.networks.self_similarity import NEIGHBOURS, PAIRS
 from MMRegCore.ops import box_mean
 from MMRegCore.similarity.protocol import Descriptor, Local
 
-# The six neighbours of a voxel, (d, h, w); MIND-SSC compares those pairs that are √2 apart.  Put in one order, the
-# twelve pairs share six difference vectors.
-_NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
-_PAIRS = tuple(
-    (min(a, b), max(a, b))
-    for a, b in combinations(_NEIGHBOURS, 2)
-    if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
-)
+# Put in one order, the twelve pairs of neighbours share six difference vectors.
+_PAIRS = tuple(tuple(sorted((NEIGHBOURS[a], NEIGHBOURS[b]))) for a, b in PAIRS)
 CHANNELS = len(_PAIRS)
 
 
