@@ -95,9 +95,9 @@ class TestSampling:
 
     def test_values_at_voxels_and_between_them(self):
         image = ramp(SHAPE)
-        places = torch.tensor([[1.0, 2.0, 3.0], [1.5, 2.0, 3.0], [0.25, 4.5, 1.75]]).T.reshape(1, 3, 1, 1, 3)
-        torch.testing.assert_close(ops.sample(image, places).flatten(), torch.tensor([2.0, 2.5, 7.5]))
-        nearest = ops.sample(image, places[..., 2:] + 0.1, mode="nearest")
+        positions = torch.tensor([[1.0, 2.0, 3.0], [1.5, 2.0, 3.0], [0.25, 4.5, 1.75]]).T.reshape(1, 3, 1, 1, 3)
+        torch.testing.assert_close(ops.sample(image, positions).flatten(), torch.tensor([2.0, 2.5, 7.5]))
+        nearest = ops.sample(image, positions[..., 2:] + 0.1, mode="nearest")
         assert float(nearest) == 0 + 2 * 5 - 2
 
     def test_border_and_zeros_outside(self):
@@ -118,9 +118,11 @@ class TestSampling:
 
     @pytest.mark.parametrize("depth", [2, 3, 7, 9])
     def test_slabs_leave_no_trace(self, depth, three_threads):
-        image, places = noise(1, 2, *SHAPE), 8 * noise(1, 3, depth, 4, 5) - 1
-        in_slabs = ops.sample(image, places)
-        torch.testing.assert_close(in_slabs, ops.sample(image.repeat(2, 1, 1, 1, 1), places.repeat(2, 1, 1, 1, 1))[:1])
+        image, positions = noise(1, 2, *SHAPE), 8 * noise(1, 3, depth, 4, 5) - 1
+        in_slabs = ops.sample(image, positions)
+        torch.testing.assert_close(
+            in_slabs, ops.sample(image.repeat(2, 1, 1, 1, 1), positions.repeat(2, 1, 1, 1, 1))[:1]
+        )
 
     @settings(max_examples=20, deadline=None)
     @given(shape=sizes)
@@ -174,9 +176,9 @@ class TestSampling:
         matrix = np.eye(4)
         if mapped:
             matrix[:3, :3], matrix[:3, 3] = ops.rotation_matrix((0.3, -0.2, 0.5)), (4.0, -3.0, 2.0)
-        places = ops.positions_between(any_grid, oblique_grid, matrix if mapped else None)
+        positions = ops.positions_between(any_grid, oblique_grid, matrix if mapped else None)
         ijk = transform_points(any_grid.ijk_from_ras, transform_points(matrix, oblique_grid.points_ras()))
-        np.testing.assert_allclose(places[0].flip(0).permute(1, 2, 3, 0), ijk, atol=1e-4)
+        np.testing.assert_allclose(positions[0].flip(0).permute(1, 2, 3, 0), ijk, atol=1e-4)
 
     def test_positions_far_from_the_origin_are_exact(self):
         matrix = np.diag([0.5, 0.5, 0.5, 1.0])
@@ -190,8 +192,8 @@ class TestSampling:
     def test_resizing_keeps_the_outer_faces_in_place(self, shape):
         image = noise(1, 2, *SHAPE)
         factor = torch.tensor([old / new for old, new in zip(SHAPE, shape, strict=True)]).reshape(1, 3, 1, 1, 1)
-        places = (ops.identity_positions(shape) + 0.5) * factor - 0.5
-        torch.testing.assert_close(ops.resize(image, shape), ops.sample(image, places), atol=1e-5, rtol=0)
+        positions = (ops.identity_positions(shape) + 0.5) * factor - 0.5
+        torch.testing.assert_close(ops.resize(image, shape), ops.sample(image, positions), atol=1e-5, rtol=0)
         assert ops.resize(image, SHAPE) is image
 
 

@@ -62,7 +62,8 @@ def test_version_is_the_installed_one():
 def test_settings_and_help_do_not_wait_for_torch():
     code = (
         "import sys; from MMRegCore.cli import main; "
-        "codes = [main(['presets']), main(['presets', '--json']), main(['presets', '--show', 'mcbo']), main(['register', '--help'])]; "
+        "verbs = [['presets'], ['presets', '--json'], ['presets', '--show', 'mcbo'], ['register', '--help']]; "
+        "codes = [main(words) for words in verbs]; "
         "sys.exit(str(codes) if any(codes) or {'torch', 'numpy', 'SimpleITK'} & set(sys.modules) else 0)"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
