@@ -1,15 +1,28 @@
-"""Results as JSON: frozen dataclasses of numbers, texts, tuples and each other, written and read with their types."""
+"""JSON: objects from files, and results as frozen dataclasses of numbers, texts, tuples and each other."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from MMRegCore.errors import InputError
 
 T = TypeVar("T")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read the JSON object in a file; `InputError`, which says that ``what`` was expected, when that cannot be done."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"expected {what}; {path.name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"expected {what}, a JSON object; got {type(content).__name__} in {path.name}")
+    return content
 
 
 def to_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass

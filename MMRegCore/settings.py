@@ -169,7 +169,7 @@ class Settings:
             item, hint = known[name]
             kind = item.metadata["class_of"](name) if _is_variant(item) else hint
             if _is_settings(kind) and not isinstance(value, Settings):
-                arguments[item.name] = kind.from_dict(value, prefix=f"{key}.")
+                arguments[item.name] = kind.from_dict(_over(item.default, value), prefix=f"{key}.")
             else:
                 arguments[item.name] = _checked(value, hint, item, key)
         return cls(**arguments)
@@ -243,6 +243,13 @@ def as_text(value: object) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value)
+
+
+def _over(default: object, values: Any) -> Any:  # noqa: ANN401
+    """The values of a group over its defaults, which may differ from those of its class."""
+    if isinstance(default, Settings) and isinstance(values, Mapping):
+        return {**default.to_dict(), **values}
+    return values
 
 
 def _typed_fields(cls: type[Settings]) -> list[tuple[Field[Any], Any]]:

@@ -35,12 +35,14 @@ class Similarity(ABC):
     """How similar a moving image is to a fixed one, in two steps.
 
     Images are *encoded* once, each in its own space; encoded images are resampled, and *compared* as often as an
-    optimiser asks.  Both steps are differentiable.
+    optimiser asks.  Comparing is differentiable; encoding too, unless ``differentiable`` says otherwise.
 
     Attributes
     ----------
     best : float
         Value of a perfect match, where there is one: ``best - value`` is a loss.
+    differentiable : bool
+        Whether `encode_fixed` and `encode_moving` have a gradient; where they have none, warp what is encoded.
     joint : bool
         Whether several moving images explain the fixed one together; otherwise their similarities are averaged.
     stride : int
@@ -50,6 +52,7 @@ class Similarity(ABC):
     """
 
     best: ClassVar[float] = 0.0
+    differentiable: ClassVar[bool] = True
     joint: ClassVar[bool] = False
     stride: int = 1
     unrelated: ClassVar[float] = 0.0
