@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.provenance import ImageRecord, InitialTransformRecord, Versions, WorkingGrid, image_record, versions
-from MMRegCore.records import from_json, to_json
+from MMRegCore.records import from_json, read_json, to_json
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.version import __version__
 from MMRegCore.volume import Volume
@@ -135,6 +135,27 @@ def test_a_wrong_kind_is_named_with_its_place(key, value, message):
 def test_what_is_no_object(value):
     with pytest.raises(InputError, match="expected Record to be a JSON object"):
         from_json(Record, value)
+
+
+def test_an_object_is_read_from_a_file(tmp_path):
+    (tmp_path / "a.json").write_text('{"straße": [1, 2]}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json", "a card") == {"straße": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected a card; a.json cannot be read: .*No such file"),
+        (b"{", "expected a card; a.json cannot be read"),
+        (b"\xff\xfe{}", "expected a card; a.json cannot be read"),
+        (b"[1]", "expected a card, a JSON object; got list in a.json"),
+    ],
+)
+def test_what_is_no_file_with_an_object(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_json(tmp_path / "a.json", "a card")
 
 
 class TestProvenance:

@@ -33,6 +33,7 @@ class Group(Settings):
 class Far(Settings):
     range_mm: float = setting(12.0, help="A range.", unit="mm", minimum=0, maximum=50, tier="basic")
     group: Group = Group()
+    fine: Group = Group(weights=(0.1, 0.9), steps=(2, 1))
 
 
 def plug_in(name: str) -> type[Settings]:
@@ -57,7 +58,7 @@ class TestDescription:
         shown = {about.key: about for about in describe(Toy(kind="far"))}
         assert list(shown) == [
             "kind", "mode", "enabled", "spacing_mm", "limit", "weights_file",
-            "far.range_mm", "far.group.weights", "far.group.steps",
+            "far.range_mm", "far.group.weights", "far.group.steps", "far.fine.weights", "far.fine.steps",
         ]  # fmt: skip
         kinds = {key: (about.kind, about.is_list, about.choices) for key, about in shown.items()}
         assert kinds == {
@@ -70,6 +71,8 @@ class TestDescription:
             "far.range_mm": ("number", False, ()),
             "far.group.weights": ("number", True, ()),
             "far.group.steps": ("integer", True, ()),
+            "far.fine.weights": ("number", True, ()),
+            "far.fine.steps": ("integer", True, ()),
         }
 
     def test_says_everything_about_one(self):
@@ -214,6 +217,11 @@ class TestJson:
         assert settings == Toy(spacing_mm=1.0, options=Near(radius=3))
         assert isinstance(settings.spacing_mm, float)
         assert isinstance(settings.options.radius, int)
+
+    def test_what_a_group_leaves_out_keeps_the_default_of_its_field(self):
+        settings = Toy.from_dict({"kind": "far", "far": {"fine": {"steps": [8, 4]}}})
+        assert settings.options.fine == Group(weights=(0.1, 0.9), steps=(8, 4))
+        assert settings.options.group == Group()
 
 
 class TestVariants:

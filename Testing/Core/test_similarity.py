@@ -85,13 +85,6 @@ def moved_pair() -> tuple[Prepared, torch.Tensor]:
     return made_up_pair((3.0, -2.0, 4.0), 2.0, noise=0.1)
 
 
-def of_name(name: str, half_width: int = HALF_WIDTH) -> Similarity:
-    try:
-        return patch_similarity(name, half_width)
-    except ImportError as error:
-        pytest.skip(f"{name} cannot be imported: {error}")
-
-
 @pytest.fixture(params=similarity_names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -99,7 +92,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def measure(name: str) -> Similarity:
-    return of_name(name)
+    return patch_similarity(name, HALF_WIDTH)
 
 
 def encoded(measure: Similarity, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +134,7 @@ class TestEveryMeasure:
 
     @pytest.mark.parametrize("masked", [False, True])
     def test_gradient_in_encoded_images_and_sample_positions(self, name, masked):
-        measure, shape = of_name(name, half_width=1), (3, 4, 3)
+        measure, shape = patch_similarity(name, 1), (3, 4, 3)
         pair = encoded(measure, texture(0), texture(5))
         fixed, moving = (image[..., 5:8, 5:9, 5:8].double().requires_grad_() for image in pair)
         weight = whole(shape).double()
@@ -156,6 +149,17 @@ class TestEveryMeasure:
         assert gradcheck(value, (fixed, moving, positions), atol=1e-4)
         gradient = torch.autograd.grad(value(fixed, moving, positions), positions)[0]
         assert bool(gradient.any())
+
+    def test_gradient_in_the_image_leads_downhill_or_there_is_none(self, measure):
+        fixed, moving = texture(0).double(), texture(5).double().requires_grad_()
+        if not measure.differentiable:
+            assert not measure.loss(fixed.float(), moving.float()).requires_grad
+            return
+        loss = measure.loss(fixed, moving)
+        (gradient,) = torch.autograd.grad(loss, moving)
+        step = 0.02 * gradient / gradient.norm()
+        slope = float((loss - measure.loss(fixed, moving.detach() - step)).detach())
+        assert slope == pytest.approx(0.02 * float(gradient.norm()), rel=0.2)
 
     def test_double_precision_is_kept(self, measure):
         fixed, moving = (image.double() for image in encoded(measure, texture(0), texture(5)))
