@@ -149,12 +149,16 @@ def crop_to_foreground(
 def _with_replicated_edge(channel: Channel, fixed: Volume, grid: Grid) -> Channel:
     """The fixed image without the rim of its foreground, its edge replicated outside."""
     if not bool(channel.weight.any()):
-        raise InputError(
-            f"expected a mask of '{fixed.name}' that holds voxels of the working grid ({grid.spacing_mm[0]:.3g} mm); "
-            f"got a smaller one"
-        )
+        raise _too_small(fixed, grid)
     weight = _without_rim(channel.weight)
     return Channel(replicate_edge(channel.image[0, 0], weight[0, 0] > 0)[None, None], weight)
+
+
+def _too_small(fixed: Volume, grid: Grid) -> InputError:
+    return InputError(
+        f"expected a mask of '{fixed.name}' that holds voxels of the working grid ({grid.spacing_mm[0]:.3g} mm); "
+        f"got a smaller one"
+    )
 
 
 def _working_grid(
@@ -171,6 +175,8 @@ def _working_grid(
     pad = int(np.ceil(margin_mm / spacing))
     padded = fixed.grid.with_spacing([spacing] * 3).padded(pad)
     part = sample(foreground[None, None].float(), positions_between(fixed.grid, padded), padding_mode="zeros")
+    if not bool(part.any()):
+        raise _too_small(fixed, padded)
     low, high = _bounds(part[0, 0] > 0)
     covered = torch.zeros(padded.shape, dtype=torch.bool)
     for volume in moving:

@@ -50,16 +50,21 @@ def _as(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         wanted = next(k for k in inner if k is not NoneType)
         return None if value is None else _as(wanted, value, where)
     if origin is tuple and isinstance(value, list):
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
+        kinds = (inner[0],) * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) == len(value):
+            return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
     if origin is Literal and value in inner:
         return value
-    plain = origin or kind
-    if plain is float and isinstance(value, int | float):
-        return float(value)
-    if plain in (int, str, bool, dict) and isinstance(value, plain):
-        return value
-    raise InputError(f"expected {where} to be {getattr(kind, '__name__', kind)}; got {value!r}")
+    if _is_plain(origin or kind, value):
+        return float(value) if kind is float else value
+    raise InputError(f"expected {where} to be {kind.__name__ if isinstance(kind, type) else kind}; got {value!r}")
+
+
+def _is_plain(kind: Any, value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is of that kind; JSON writes 2.0 as 2, and true is no number."""
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int | float) if kind is float else kind in (int, str, dict) and isinstance(value, kind)
 
 
 def _record(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401

@@ -333,7 +333,7 @@ def _checked(value: object, hint: Any, item: Field[Any], key: str) -> object:  #
         good, result = _as_kind(value, option)
         if good:
             _check_range(result, item, key)
-            _check_name(result, item, key)
+            _check_name(result, item)
             return result
     raise InputError(f"expected {key} to be {_info(key, value, item, hint).expected}; got {value!r}")
 
@@ -375,10 +375,11 @@ def _check_range(value: object, item: Field[Any], key: str) -> None:
             raise InputError(f"expected {key} to be {bound}{f' {unit}' if unit else ''}; got {part:g}")
 
 
-def _check_name(value: object, item: Field[Any], key: str) -> None:
+def _check_name(value: object, item: Field[Any]) -> None:
     known = item.metadata.get("choices")
     if known and value not in known():
-        raise unknown_name(key.rpartition(".")[2].replace("_", " "), str(value), list(known()))
+        what = item.metadata.get("label") or _label(item.name, "")
+        raise unknown_name(what.lower(), str(value), list(known()))
 
 
 def _from_text(text: str, item: Field[Any], hint: Any, key: str) -> object:  # noqa: ANN401

@@ -95,7 +95,8 @@ class SampledSimilarity:
         -------
         Local, (1, 1, a, b, c)
             The support is the share of the field of view that a place stands for, so that the support of all places
-            adds up to 1 where moving images cover all of it: what none covers counts as no similarity.
+            adds up to 1 where moving images cover all of it.  Values are relative to that of unrelated images, so that
+            what none covers counts as unrelated.
         """
         places = (positions - (self.stride - 1) / 2) / self.stride
         encoded, weight = [], self.weight
@@ -104,7 +105,7 @@ class SampledSimilarity:
             encoded.append(values[:, :-1])
             weight = weight * values[:, -1:] * inside(places, volume.shape[2:])
         value, support = self.measure.compare_all(self.fixed, encoded, weight)
-        return Local(value, support / self._whole)
+        return Local(value - self.measure.unrelated, support / self._whole)
 
     def mean(self, positions: torch.Tensor) -> torch.Tensor:
         """Scalar: the similarity averaged over the field of view."""

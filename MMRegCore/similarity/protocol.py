@@ -47,12 +47,15 @@ class Similarity(ABC):
         Whether several moving images explain the fixed one together; otherwise their similarities are averaged.
     stride : int
         Distance of the places that `compare` gives values for, in samples.
+    unrelated : float
+        About the value of unrelated images: in a search, what no moving image covers counts as that.
     """
 
     best: ClassVar[float] = 0.0
     differentiable: ClassVar[bool] = True
     joint: ClassVar[bool] = False
     stride: int = 1
+    unrelated: ClassVar[float] = 0.0
 
     def encode_fixed(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W): what is compared of a fixed image (B, 1, D, H, W), given its weight (B, 1, D, H, W)."""

@@ -27,6 +27,8 @@ class Mind(Descriptor):
         Mean squared or mean absolute difference of the channels.
     """
 
+    unrelated = -0.15
+
     def __init__(self, radius: int = 1, dilation: int = 2, norm: Literal["l2", "l1"] = "l2") -> None:
         self.radius, self.dilation, self.norm = radius, dilation, norm
 
