@@ -1,7 +1,7 @@
 """The registration networks on subjects that no training saw: Dice, surface distance, folds, time.
 
 Trained beforehand, on one CPU thread each, with `mmreg train` and the configurations beside this file; the commands are
-in docs/learned.md.  What is measured here reads the weights and curves that these left in ``build/learned``.
+in docs/results.md.  What is measured here reads the weights and curves that these left in ``build/learned``.
 """
 
 from __future__ import annotations

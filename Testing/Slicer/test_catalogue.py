@@ -20,11 +20,9 @@ TIERS = {1, 3, 5}
 
 
 def extension() -> dict[str, str]:
-    """The variables of the extension's CMakeLists.txt, with those that they refer to put in."""
-    found: dict[str, str] = {}
-    for name, value in re.findall(r'^set\((\w+) "([^"]*)"', (ROOT / "CMakeLists.txt").read_text("utf-8"), re.MULTILINE):
-        found[name] = re.sub(r"\$\{(\w+)\}", lambda match: found[match[1]], value)
-    return found
+    """The variables of the extension's CMakeLists.txt, as text: so ExtensionsIndex reads them."""
+    text = (ROOT / "CMakeLists.txt").read_text("utf-8")
+    return dict(re.findall(r'^set\((EXTENSION_\w+) "([^"]*)"', text, re.MULTILINE))
 
 
 def test_the_entry_fits_the_schema():
@@ -41,13 +39,20 @@ def test_the_entry_and_the_extension_agree():
     assert f"project({ENTRY.stem} " in (ROOT / "CMakeLists.txt").read_text("utf-8")
     assert entry["category"] == variables["EXTENSION_CATEGORY"]
     assert entry["build_dependencies"] == variables["EXTENSION_DEPENDS"].split()
-    assert entry["scm_url"] == f"https://github.com/{variables['MMReg_REPOSITORY']}.git"
+    repository = entry["scm_url"].removeprefix("https://github.com/").removesuffix(".git")
+    raw = f"https://raw.githubusercontent.com/{repository}/main/"
+    assert variables["EXTENSION_HOMEPAGE"].startswith(f"https://github.com/{repository}/blob/main/")
+    assert all(address.startswith(raw) for address in addresses(variables))
+
+
+def addresses(variables: dict[str, str]) -> list[str]:
+    """Of the icon and of the screenshots."""
+    return [variables["EXTENSION_ICONURL"], *variables["EXTENSION_SCREENSHOTURLS"].split()]
 
 
 def test_the_files_of_all_addresses_are_in_the_repository():
     variables = extension()
-    addresses = [variables["EXTENSION_ICONURL"], *variables["EXTENSION_SCREENSHOTURLS"].split()]
-    pictures = [ROOT / address.removeprefix(f"{variables['MMReg_RAW']}/") for address in addresses]
+    pictures = [ROOT / address.partition("/main/")[2] for address in addresses(variables)]
     for picture in pictures:
         assert picture.read_bytes().startswith(b"\x89PNG"), picture
     assert (ROOT / variables["EXTENSION_HOMEPAGE"].partition("/blob/main/")[2]).is_file()

@@ -1,4 +1,4 @@
-"""The way through docs/slicer.md with the sample case, and its pictures of the slice views.
+"""The way through docs/user-guide.md with the sample case, and its pictures of the slice views.
 
 The MR is the MNI152 brain of the package nilearn in place of Slicer's MRBrainTumor1, which would be a download;
 MMREG_SCREENSHOTS names the folder where the pictures are kept.

@@ -2,7 +2,7 @@
 
 It is strict: a class, property, method or signal that is not known raises, because a stand-in that forgives proves
 nothing. Its classes and members are listed with their headers in `slicer_api`; what it cannot test (lifetimes
-and overloads of the real PythonQt, the looks of the real widgets) is in docs/slicer.md.
+and overloads of the real PythonQt, the looks of the real widgets) is in docs/user-guide.md.
 """
 
 from standin.application import install, open_module
