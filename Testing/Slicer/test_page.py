@@ -1,8 +1,9 @@
-"""docs/slicer.md: its scripts run, its screenshots exist, and it uses the words of the panel."""
+"""The user guide: its screenshots exist, and it uses the words of the panel. The how-to: the module's scripts run."""
 
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,23 +13,23 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 
 import slicer
 
+from MMRegCore.assessment.maps import map_specs
+from MMRegCore.assessment.verdict import judge
 from mrml_scene import small_case
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "slicer.md"
+PAGE, HOW_TO = (ROOT / "docs" / name for name in ("user-guide.md", "how-to.md"))
 MODULE = ROOT / "MMRegSlicer"
 # What the page emphasises although it is no text of the module: modules, menus and nodes of Slicer, a key, a remark.
 OTHERS = {
     "B",
     "Data",
-    "Edit → Application Settings → Modules → Additional module paths",
     "MMReg",
     "MMRegBrainTumor1",
     "MRBrainTumor1",
     "MRBrainTumor1 landmarks",
-    "PyTorch",
-    "Registration",
     "Sample Data",
+    "Transforms",
     "Ultrasound (simulated) landmarks",
 }
 
@@ -41,6 +42,7 @@ def texts_of_the_module() -> set[str]:
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_":
                 texts.add(call.args[0].value)
+    texts |= {f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in map_specs().values()}
     return {text.removesuffix(":") for text in texts}
 
 
@@ -48,8 +50,10 @@ def test_the_scripts_run_one_after_the_other(scene, blobs, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     small_case(scene, blobs, np.array([3.0, -1.5, 1.5]))[0].SetName("US")
     names = {"slicer": slicer}
-    for code in re.findall(r"^```py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-        exec(compile(code, str(PAGE), "exec"), names)
+    scripts = re.findall(r"^```py\n(.*?)^```", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 2
+    for code in scripts:
+        exec(compile(code, str(HOW_TO), "exec"), names)
     printed = capsys.readouterr().out
     assert "T1 to US" in printed.splitlines()[0]
     assert printed.splitlines()[-1] == "finished: T1 to US"
@@ -69,3 +73,21 @@ def test_the_page_uses_the_words_of_the_panel():
     assert len(remarks) == 1
     assert emphasised - remarks - OTHERS <= texts_of_the_module()
     assert len(emphasised & texts_of_the_module()) > 40
+
+
+def test_the_page_quotes_the_reasons_of_the_verdict():
+    quoted = re.findall(r'^\| "([^"]+)"', PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(quoted) == 5
+    reasons = [
+        reason
+        for selected in ("initial", "rigid")
+        for reason in judge(
+            4.0,
+            SimpleNamespace(selected=selected),
+            [SimpleNamespace(coverage_after=0.3)],
+            SimpleNamespace(folding_voxels=7),
+        ).reasons
+    ]
+    for quote in quoted:
+        pattern = re.escape(quote).replace("…", r"[\d.]+")
+        assert any(re.match(pattern, reason) for reason in reasons), quote
