@@ -19,20 +19,66 @@ EXCEPTIONS = {
     'random_stream(seed, "tremor")': "the name of a random stream decides its numbers, and with them every case",
 }
 
-IDENTIFIERS = """
-    _as_known _unlike Agreement around_evidence belongings ChoiceSettings companions coverage_share_after
-    coverage_share_before lattice_mm LearnedSettings longest_gradient nearly_constant own_echoes reach_mm rest_length_mm
-    rest_mm rotation_degrees stretch_percent take_keys told_terms tremor tremor_mm unseen_sulci upright why_not
-    wide_reach_mm with_channels_together
-""".split()
-CALLS = "anyone described doubled halved leaky precise still".split()
-CLASSES = "Kept Place Seen".split()
-SETTINGS = """
-    bilevel.begin choice.compete choice.least_improvement choice.significance dns.features dns.form dns.start
-    lc2.evidence lc2.lattice_mm lc2.motion lc2.radius lc2.reach_mm lc2.wide_reach_mm learned.instance
-    learned.precision learned.refine learned.weights mcbo.features mcbo.masked network.describer pairs.known
-    qa.choice views.crop_voxel views.synthetic views.ultrasound views.zoom
-""".split()
+IDENTIFIERS = [
+    "_as_known",
+    "_unlike",
+    "Agreement",
+    "around_evidence",
+    "belongings",
+    "ChoiceSettings",
+    "companions",
+    "coverage_share_after",
+    "coverage_share_before",
+    "lattice_mm",
+    "LearnedSettings",
+    "longest_gradient",
+    "nearly_constant",
+    "own_echoes",
+    "reach_mm",
+    "rest_length_mm",
+    "rest_mm",
+    "rotation_degrees",
+    "stretch_percent",
+    "take_keys",
+    "told_terms",
+    "tremor",
+    "tremor_mm",
+    "unseen_sulci",
+    "upright",
+    "why_not",
+    "wide_reach_mm",
+    "with_channels_together",
+]
+CALLS = ["anyone", "described", "doubled", "halved", "leaky", "precise", "still"]
+CLASSES = ["Kept", "Place", "Seen"]
+SETTINGS = [
+    "bilevel.begin",
+    "choice.compete",
+    "choice.least_improvement",
+    "choice.significance",
+    "dns.features",
+    "dns.form",
+    "dns.start",
+    "lc2.evidence",
+    "lc2.lattice_mm",
+    "lc2.motion",
+    "lc2.radius",
+    "lc2.reach_mm",
+    "lc2.wide_reach_mm",
+    "learned.instance",
+    "learned.precision",
+    "learned.refine",
+    "learned.weights",
+    "mcbo.features",
+    "mcbo.masked",
+    "network.describer",
+    "pairs.known",
+    "qa.choice",
+    "views.crop_voxel",
+    "views.synthetic",
+    "views.ultrasound",
+    "views.zoom",
+]
 SENTENCES = (
     r"\bbring(s|ing)?\b.{0,60}\binto place\b",
     r"\bcarried on\b",
