@@ -12,19 +12,19 @@ from MMRegCore.ops import sample
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 
-# The texture fills a cube of this size around the origin; further out it goes on as at the cube's faces.
-EXTENT_MM = 72
+# The texture fills a cube of this size around the origin; beyond its faces it stays as it is there.
+_EXTENT_MM = 72
 
 
 @cache
 def _texture() -> torch.Tensor:
-    return 2 * texture(1, EXTENT_MM) - 1
+    return 2 * texture(1, _EXTENT_MM) - 1
 
 
 def texture_at(points_ras: np.ndarray, *, inverted: bool = False) -> torch.Tensor:
     """The texture at points (D, H, W, 3): (1, D, H, W); bright, or in another, nonlinear contrast."""
-    positions = torch.from_numpy(points_ras).flip(-1).permute(3, 0, 1, 2)[None] + (EXTENT_MM - 1) / 2
-    values = sample(_texture(), positions.float())[0]
+    positions = torch.from_numpy(points_ras + (_EXTENT_MM - 1) / 2).float().flip(-1)
+    values = sample(_texture(), positions.permute(3, 0, 1, 2)[None])[0]
     return 100 * (torch.exp(-values) if inverted else values)
 
 

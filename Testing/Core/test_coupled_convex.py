@@ -44,7 +44,8 @@ def literal_solve(cost: torch.Tensor, coefficients, average_iterates: bool, weig
 @pytest.mark.parametrize("half_width", [1, 2, 4])
 @pytest.mark.parametrize("average_iterates", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_against_brute_force(half_width, average_iterates, weighted):
+def test_against_brute_force(half_width, average_iterates, weighted, monkeypatch):
+    monkeypatch.setattr(coupled_convex, "_CPU_CHUNK", 500)
     cost = random_cost(half_width, (7, 13, 12))  # more voxels than one chunk
     weight = torch.from_numpy(np.random.default_rng(1).random((1, 1, 7, 13, 12)) < 0.6).float() if weighted else None
     found = solve(cost, COEFFICIENTS, average_iterates=average_iterates, weight=weight)
