@@ -1,4 +1,4 @@
-"""One texture in space, looked at from any grid: scenes with a known transform."""
+"""One texture in space, seen from any grid: scenes with a known transform, and problems for methods."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,7 +8,11 @@ import torch
 
 from known_motion import texture
 from MMRegCore.geometry import Grid
+from MMRegCore.methods.protocol import Problem
+from MMRegCore.monitor import Monitor
 from MMRegCore.ops import sample
+from MMRegCore.prepare import Prepared
+from MMRegCore.search.sampled import Levels
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 
@@ -72,3 +76,8 @@ def error_mm(transform: SpatialTransform, truth: Callable[[np.ndarray], np.ndarr
     """Mean distance from the truth at the inner points of a grid."""
     points = inner_points(grid)
     return float(np.linalg.norm(transform.apply(points) - truth(points), axis=1).mean())
+
+
+def problem(prepared: Prepared, *, memory_bytes: int = 2**30, monitor: Monitor | None = None) -> Problem:
+    """What a method is given of a prepared pair."""
+    return Problem(prepared, Levels(prepared), memory_bytes, monitor or Monitor())

@@ -12,13 +12,12 @@ from MMRegCore.config import load_preset
 from MMRegCore.errors import Cancelled, DeviceError
 from MMRegCore.geometry import Grid
 from MMRegCore.methods.mcbo import McboSettings, solve
-from MMRegCore.methods.protocol import Problem, Solution
+from MMRegCore.methods.protocol import Solution
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation import dense_search
 from MMRegCore.prepare import Prepared
-from MMRegCore.search.sampled import Levels
 from MMRegCore.volume import Channel
-from scenes import box, texture_at
+from scenes import box, problem, texture_at
 
 PUBLISHED, MASKED = "mcbo-published", "mcbo"
 BOTH = pytest.mark.parametrize("preset", [PUBLISHED, MASKED])
@@ -44,7 +43,7 @@ def pair(shape=(24, 28, 26), shifts=(SHIFT_DHW,), spacing=(1.0, 1.0, 1.0)) -> Pr
 
 
 def solution(prepared: Prepared, settings: McboSettings, memory=GIB, monitor: Monitor | None = None) -> Solution:
-    return solve(Problem(prepared, Levels(prepared), memory, monitor or Monitor()), settings)
+    return solve(problem(prepared, memory_bytes=memory, monitor=monitor), settings)
 
 
 def small(preset=MASKED, steps: int | None = FEW_STEPS, **changes) -> McboSettings:
