@@ -1,5 +1,7 @@
 """Presets made quick: coarse samples, few steps, a short search; the way through the pipeline is the whole one."""
 
+import pytest
+
 from MMRegCore.config import DEFAULT_PRESET, load_preset, with_changes
 
 CHANGES = {
@@ -23,3 +25,9 @@ QUICK = with_changes(load_preset(DEFAULT_PRESET), CHANGES)
 QUICK_MCBO = with_changes(load_preset("mcbo"), MCBO_CHANGES)
 # The same on a command line.
 SET_QUICK = ["--set", *(f"{key}={value}" for key, value in CHANGES.items())]
+
+
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the pictures of reports at a quarter of their size: they show the same."""
+    monkeypatch.setattr("MMRegCore.report.figures.DPI", 25)
+    monkeypatch.setattr("MMRegCore.report.planes.PIXELS", 105)
