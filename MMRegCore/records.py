@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def to_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
-    """The record as JSON holds it: dictionaries and lists."""
+    """The record as the json module writes it: dictionaries and tuples."""
     return asdict(record)
 
 
@@ -36,9 +36,10 @@ def _as(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
     if origin in (Union, UnionType):
         wanted = next(k for k in inner if k is not NoneType)
         return None if value is None else _as(wanted, value, where)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list | tuple):
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
+        if len(kinds) == len(value):
+            return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
     if origin is Literal and value in inner:
         return value
     plain = origin or kind
