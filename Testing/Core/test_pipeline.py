@@ -337,9 +337,7 @@ class TestMemory:
         assert little.provenance.memory_budget_bytes < result.provenance.memory_budget_bytes
 
     @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), DeviceError("none left")])
-    def test_where_the_device_has_too_little_the_cpu_goes_on(
-        self, fixed, moving, result, monkeypatch, caplog, error
-    ):
+    def test_where_the_device_has_too_little_the_cpu_goes_on(self, fixed, moving, result, monkeypatch, caplog, error):
         # A device without memory stands in for a small GPU.
         original = pipeline._solve
 

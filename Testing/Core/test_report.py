@@ -71,9 +71,7 @@ def case(oblique_grid: Grid, smooth_field: Callable[..., DisplacementField]) -> 
     fixed = Volume(values.exp() * mask, oblique_grid, mask, "US")
     moving = [Volume(-values, oblique_grid, None, name) for name in ("T1", "<i>FLAIR")]
     transform = composite_from_field(smooth_field(oblique_grid, 2.0), mask)
-    return fixed, assess(
-        fixed, moving, transform, maps={"inverse_consistency_error": torch.rand(oblique_grid.shape)}
-    )
+    return fixed, assess(fixed, moving, transform, maps={"inverse_consistency_error": torch.rand(oblique_grid.shape)})
 
 
 @pytest.fixture
