@@ -58,7 +58,7 @@ def test_published_cost_is_the_sum_of_squared_differences():
 
 
 def _published(a: np.ndarray, b: np.ndarray) -> float:
-    """SSD less what depends on the fixed voxel alone; off the moving image descriptors are zero, off the fixed no cost."""
+    """SSD less what depends on the fixed voxel alone; zeros off the moving image, no cost off the fixed."""
     return a[-1] * (((a[:-1] - b[:-1]) ** 2).sum() - (a[:-1] ** 2).sum())
 
 
