@@ -1,4 +1,4 @@
-"""The Slicer module MMRegSlicer: what the application asks for; everything else is in MMRegSlicerLib."""
+"""The Slicer module MMRegSlicer: the classes that the application looks for; the rest is in MMRegSlicerLib."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ __all__ = ["MMRegSlicer", "MMRegSlicerLogic", "MMRegSlicerTest", "MMRegSlicerWid
 
 
 class MMRegSlicer(ScriptedLoadableModule):
-    """What the application shows about the module."""
+    """Title, category, help and acknowledgement of the module."""
 
-    def __init__(self, parent: Any) -> None:  # noqa: ANN401 - a C++ object, or what stands in for it
+    def __init__(self, parent: Any) -> None:  # noqa: ANN401 - a C++ object
         super().__init__(parent)
         parent.title = _("MMReg: MR to ultrasound")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         parent.dependencies = []
         parent.contributors = ["The MMReg contributors"]
         parent.helpText = _(
-            "Brings preoperative MR into place on intraoperative ultrasound, and shows what it did, so that you can "
-            "judge the result.<p><b>Research software, not a medical device.</b> It is not approved for clinical use; "
+            "Registers preoperative MR to intraoperative ultrasound, and provides quality measures to verify the "
+            "result.<p><b>Research software, not a medical device.</b> It is not approved for clinical use; "
             "do not base treatment on it.</p>"
         )
         parent.acknowledgementText = _(
@@ -37,7 +37,7 @@ class MMRegSlicer(ScriptedLoadableModule):
             "with Multilevel Correlation Balanced Optimization</i>, 2024, <a href='https://arxiv.org/abs/2409.05040'>"
             "arXiv:2409.05040</a> (MCBO). CITATION.cff names the papers of every preset.</p>"
         )
-        # The module Sample Data must be there first.
+        # The module Sample Data must have been loaded.
         slicer.app.connect("startupCompleted()", self._register_sample)
 
     def _register_sample(self) -> None:
@@ -47,10 +47,10 @@ class MMRegSlicer(ScriptedLoadableModule):
 
 
 class MMRegSlicerWidget(ScriptedLoadableModuleWidget):
-    """The panel in the application."""
+    """The panel of the module."""
 
     def setup(self) -> None:
-        """Make the panel; called once, when the module is opened for the first time."""
+        """Create the panel, when the module is opened for the first time."""
         super().setup()
         # Qt is imported only here, so that the logic can be used without it.
         from MMRegSlicerLib.widget import Panel
@@ -63,23 +63,23 @@ class MMRegSlicerWidget(ScriptedLoadableModuleWidget):
         self.panel.enter()
 
     def enter(self) -> None:
-        """Show the scene as it is now; called when a person comes to the module."""
+        """Update the panel, when the user switches to the module."""
         self.panel.enter()
 
     def exit(self) -> None:
-        """Leave the panel; called when a person goes to another module."""
+        """Disable the shortcuts, when the user switches to another module."""
         self.panel.exit()
 
     def cleanup(self) -> None:
-        """Stop what runs; called when the module is reloaded and when the application quits."""
+        """Stop all processes, when the module is reloaded or the application quits."""
         self.panel.cleanup()
 
 
 class MMRegSlicerTest(ScriptedLoadableModuleTest):
-    """A registration with a known answer, for Slicer's own test runner."""
+    """The self-test, for Slicer's own test runner."""
 
     def setUp(self) -> None:
-        """Begin with an empty scene."""
+        """Start with an empty scene."""
         slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:  # noqa: N802

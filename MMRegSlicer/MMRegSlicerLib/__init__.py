@@ -1,1 +1,1 @@
-"""What the Slicer module MMRegSlicer is made of; imports neither torch nor Qt by itself."""
+"""The implementation of the Slicer module MMRegSlicer; imports neither torch nor Qt by itself."""

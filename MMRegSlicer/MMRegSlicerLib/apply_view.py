@@ -1,56 +1,62 @@
-"""The part *Apply to* of the section *Result*: what else moves along with the MR."""
+"""The controls *Apply to* of the section *Result*: other nodes under the registration transform."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from MMRegSlicerLib.companions import may_move, with_folder
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
+from MMRegSlicerLib.subject_hierarchy import nodes_in_folder
 from MMRegSlicerLib.translation import tr as _
-from MMRegSlicerLib.undo import Undo
+from MMRegSlicerLib.undo import UndoStack
 
 
 class ApplyView:
-    """One button that puts what is chosen under the transform, or back.
+    """Applies the registration transform to the selected node, or removes it again.
 
     Parameters
     ----------
     ui : namespace
         The widgets of ``MMRegSlicer.ui`` by their names.
-    undo : Undo
-    moved : callable
-        Called after something was moved.
+    undo_stack : UndoStack
+    on_applied : callable
+        Called after a transform was applied or removed.
     """
 
-    def __init__(self, ui: Any, undo: Undo, moved: Callable[[], None]) -> None:  # noqa: ANN401
+    def __init__(self, ui: Any, undo_stack: UndoStack, on_applied: Callable[[], None]) -> None:  # noqa: ANN401
         self._ui = ui
-        self._undo = undo
-        self._told_moved = moved
+        self._undo_stack = undo_stack
+        self._on_applied = on_applied
         self._result: Result | None = None
-        ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._refresh())
-        ui.applyButton.connect("clicked()", self._apply)
+        ui.applySelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._update())
+        ui.applyButton.connect("clicked()", self._on_apply_clicked)
 
     def show(self, result: Result | None) -> None:
-        """Move things with another result."""
+        """Use the transform of a result."""
         self._result = result
-        self._refresh()
+        self._update()
 
-    def _refresh(self) -> None:
+    def _update(self) -> None:
         node: Node = self._ui.applySelector.currentNode()
         result = self._result
-        self._ui.applyButton.setEnabled(result is not None and may_move(node, result))
-        moved = result is not None and node in result.under
-        self._ui.applyButton.setText(_("Put back") if moved else _("Put under the transform"))
+        self._ui.applyButton.setEnabled(result is not None and result.can_transform(node))
+        is_applied = result is not None and node in result.transformed_nodes
+        self._ui.applyButton.setText(_("Remove transform") if is_applied else _("Apply transform"))
 
-    def _apply(self) -> None:
+    def _on_apply_clicked(self) -> None:
         if self._result is None:
             return
         node = self._ui.applySelector.currentNode()
-        together = with_folder(node, self._result) if self._ui.applyFolderBox.checked else (node,)
-        if node in self._result.under:
-            self._undo.take(self._result, together)
+        nodes = self._with_folder(node, self._result) if self._ui.applyFolderCheckBox.checked else (node,)
+        if node in self._result.transformed_nodes:
+            self._undo_stack.remove_transform(self._result, nodes)
         else:
-            self._undo.apply(self._result, together)
-        self._told_moved()
+            self._undo_stack.apply_transform(self._result, nodes)
+        self._on_applied()
+
+    @staticmethod
+    def _with_folder(node: Node, result: Result) -> tuple[Node, ...]:
+        """The node and all others in its folder that can be transformed, other transforms excepted."""
+        nodes = (each for each in nodes_in_folder(node) if not each.IsA("vtkMRMLTransformNode"))
+        return tuple(each for each in nodes if result.can_transform(each))

@@ -1,22 +1,22 @@
-"""A request as files and the command line that registers them."""
+"""The input files and the command line of a registration request."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from MMRegSlicerLib.mrml_bridge import write_mask, write_start, write_volume
+from MMRegSlicerLib.mrml_bridge import write_initial_transform, write_mask, write_volume
 from MMRegSlicerLib.request import Request
 
 
 def write_inputs(request: Request, folder: Path) -> list[str]:
-    """Write what a request needs into a folder.
+    """Write the input files of a request.
 
     Parameters
     ----------
     request : Request
-        One that can run, see `Request.why_not`.
+        Must be valid, see `Request.validation_error`.
     folder : Path
-        The result will be written to ``result`` in it.
+        Receives the files; the result will be written to its subfolder ``result``.
 
     Returns
     -------
@@ -55,9 +55,9 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
             masks[-1] = str(folder / f"moving_mask{index}.nrrd")
             write_mask(moving.mask, moving.node, Path(masks[-1]))
     command += ["--moving-mask", *masks]
-    above = request.start if request.start is not None else request.moving_nodes[0].GetParentTransformNode()
-    if write_start(fixed, above, folder / "start.h5"):
-        command += ["--initial-transform", str(folder / "start.h5")]
+    initial = request.initial_transform or request.moving_nodes[0].GetParentTransformNode()
+    if write_initial_transform(fixed, initial, folder / "initial.h5"):
+        command += ["--initial-transform", str(folder / "initial.h5")]
     command += ["--preset", request.preset, "--device", request.device]
     if request.changes:
         command += ["--set", *(f"{key}={value}" for key, value in request.changes.items())]
@@ -65,5 +65,5 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
 
 
 def _file_name(name: str) -> str:
-    """A name without the letters that some file system does not take."""
+    """A name without the characters that some file systems do not accept."""
     return "".join(letter if letter.isalnum() else "_" for letter in name)[:60] or "volume"

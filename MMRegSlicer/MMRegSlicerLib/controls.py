@@ -1,4 +1,4 @@
-"""The parts that the form is put together from."""
+"""Composite widgets of the panel: node selectors, masks, MR volumes, editors of settings."""
 
 from __future__ import annotations
 
@@ -13,65 +13,65 @@ from MMRegCore.config import Described, as_text
 from MMRegSlicerLib.request import Mask, Moving
 from MMRegSlicerLib.translation import tr as _
 
-Changed = Callable[[], None]
-# How the names of settings end where their unit is no word.
+Callback = Callable[[], None]
+# The suffix of a setting's name where it differs from its unit.
 _SUFFIXES = {"%": "_percent"}
 
 
-def node_selector(types: Sequence[str], none: str, tip: str, changed: Changed) -> Any:  # noqa: ANN401
-    """A list of the scene's nodes of some kinds, with an entry for none."""
+def node_selector(types: Sequence[str], none: str, tool_tip: str, on_changed: Callback) -> Any:  # noqa: ANN401
+    """A selector for the scene's nodes of some classes, or none."""
     selector = slicer.qMRMLNodeComboBox()
     selector.nodeTypes = list(types)
-    # A label map is a kind of scalar volume, and no image.
+    # A label map volume is a subclass of scalar volume, but not an image.
     selector.showChildNodeTypes = "vtkMRMLScalarVolumeNode" not in types
     selector.noneEnabled = True
     selector.noneDisplay = none
     selector.addEnabled = False
     selector.removeEnabled = False
-    selector.setToolTip(tip)
+    selector.setToolTip(tool_tip)
     selector.setMRMLScene(slicer.mrmlScene)
-    selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: changed())
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: on_changed())
     return selector
 
 
 class MaskSelector:
-    """A label map, or a segmentation and one of its segments; none is a choice too."""
+    """Selects a label map volume, a segment of a segmentation, or none."""
 
-    def __init__(self, tip: str, changed: Changed) -> None:
-        self._changed = changed
+    def __init__(self, tool_tip: str, on_changed: Callback) -> None:
+        self._on_changed = on_changed
         self.widget = qt.QWidget()
         layout = qt.QHBoxLayout(self.widget)
         layout.setContentsMargins(0, 0, 0, 0)
-        kinds = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLSegmentationNode")
-        self._nodes = node_selector(kinds, _("No mask"), tip, self._node_changed)
+        types = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLSegmentationNode")
+        self._nodes = node_selector(types, _("None"), tool_tip, self._on_node_changed)
         self._segments = qt.QComboBox()
-        self._segments.setToolTip(_("The segment that is the mask."))
+        self._segments.setToolTip(_("Segment used as the mask."))
         self._segments.setVisible(False)
-        self._segments.connect("currentIndexChanged(int)", lambda _index: changed())
+        self._segments.connect("currentIndexChanged(int)", lambda _index: on_changed())
         layout.addWidget(self._nodes)
         layout.addWidget(self._segments)
 
     @property
     def mask(self) -> Mask | None:
-        """What is chosen."""
+        """The selected mask."""
         node = self._nodes.currentNode()
         return None if node is None else Mask(node, self._segment_id())
 
     @mask.setter
     def mask(self, mask: Mask | None) -> None:
         self._nodes.setCurrentNode(mask.node if mask else None)
-        self._list_segments()
+        self._update_segments()
         if mask is not None:
             self._segments.setCurrentIndex(self._segments.findData(mask.segment_id))
 
     def _segment_id(self) -> str:
         return str(self._segments.itemData(self._segments.currentIndex) or "")
 
-    def _node_changed(self) -> None:
-        self._list_segments()
-        self._changed()
+    def _on_node_changed(self) -> None:
+        self._update_segments()
+        self._on_changed()
 
-    def _list_segments(self) -> None:
+    def _update_segments(self) -> None:
         node = self._nodes.currentNode()
         segmentation: Any = node.GetSegmentation() if node is not None and Mask(node).is_segment else None
         self._segments.blockSignals(True)
@@ -84,19 +84,21 @@ class MaskSelector:
 
 
 class MovingRow:
-    """One MR with its mask, and a button that takes the row away."""
+    """Selects one MR volume and its mask; has a button to remove the row."""
 
-    def __init__(self, changed: Changed, removed: Callable[[MovingRow], None]) -> None:
+    def __init__(self, on_changed: Callback, on_removed: Callable[[MovingRow], None]) -> None:
         self.widget = qt.QWidget()
         layout = qt.QFormLayout(self.widget)
         layout.setContentsMargins(0, 0, 0, 0)
-        tip = _("An MR volume of the patient. It is not altered; the transform is put above it.")
-        self._node = node_selector(("vtkMRMLScalarVolumeNode",), _("Choose the MR"), tip, changed)
-        self._mask = MaskSelector(_("Where the MR is evidence. Usually none is needed."), changed)
+        tool_tip = _(
+            "Preoperative MR volume (moving volume). Its voxels are not modified; the transform is applied to it."
+        )
+        self._node = node_selector(("vtkMRMLScalarVolumeNode",), _("Select an MR volume"), tool_tip, on_changed)
+        self._mask = MaskSelector(_("Region of the MR used for registration. Usually not needed."), on_changed)
         self._remove = qt.QToolButton()
         self._remove.setText("✕")
-        self._remove.setToolTip(_("Take this MR away from the registration."))
-        self._remove.connect("clicked()", lambda: removed(self))
+        self._remove.setToolTip(_("Remove this MR volume from the list."))
+        self._remove.connect("clicked()", lambda: on_removed(self))
         line = qt.QHBoxLayout()
         line.addWidget(self._node)
         line.addWidget(self._remove)
@@ -105,7 +107,7 @@ class MovingRow:
 
     @property
     def moving(self) -> Moving:
-        """What is chosen."""
+        """The selected MR volume and mask."""
         return Moving(self._node.currentNode(), self._mask.mask)
 
     @moving.setter
@@ -114,55 +116,55 @@ class MovingRow:
         self._mask.mask = moving.mask
 
     def set_removable(self, removable: bool) -> None:
-        """Show the button only where there is more than one row."""
+        """Show or hide the button that removes the row."""
         self._remove.setVisible(removable)
 
 
 class SettingEditor:
-    """One setting of the preset: a box, a list of choices, or a line that is read as ``mmreg --set`` reads it."""
+    """Edits one setting: a check box, a list of choices, or a line that is parsed as by ``mmreg --set``."""
 
-    def __init__(self, about: Described, changed: Changed) -> None:
+    def __init__(self, about: Described, on_changed: Callback) -> None:
         self._default = as_text(about.value)
         self.key = about.key
         choices = re.findall(r"'([^']+)'", about.kind)
         if about.kind == "true or false":
-            self.widget, self._get, self._set = _check_box(changed)
+            self.widget, self._get, self._set = _check_box(on_changed)
         elif choices and not re.sub(r"'[^']+'| or ", "", about.kind):
-            self.widget, self._get, self._set = _choice(choices, changed)
+            self.widget, self._get, self._set = _combo_box(choices, on_changed)
         else:
-            self.widget, self._get, self._set = _line(changed)
+            self.widget, self._get, self._set = _line_edit(on_changed)
         self.widget.setToolTip(f"{about.help}\n{about.key}: {about.kind}{_range(about)}")
         self.group, _dot, name = about.key.rpartition(".")
         self.label = name.removesuffix(_SUFFIXES.get(about.unit, f"_{about.unit}")).replace("_", " ") + _unit(about)
         self._set(self._default)
 
     def change(self) -> str | None:
-        """The text that differs from the preset; None when none does."""
+        """The value if it differs from the preset, otherwise None."""
         text = self._get()
         return None if text == self._default else text
 
     def show(self, changes: Mapping[str, str]) -> None:
-        """Show the change of this setting, or the preset's value."""
+        """Show the value in ``changes``, otherwise that of the preset."""
         self._set(changes.get(self.key, self._default))
 
 
-def _check_box(changed: Changed) -> tuple[Any, Callable[[], str], Callable[[str], None]]:
+def _check_box(on_changed: Callback) -> tuple[Any, Callable[[], str], Callable[[str], None]]:
     box = qt.QCheckBox()
-    box.connect("toggled(bool)", lambda _on: changed())
+    box.connect("toggled(bool)", lambda _on: on_changed())
     return box, lambda: as_text(bool(box.checked)), lambda text: box.setChecked(text == "true")
 
 
-def _choice(choices: Sequence[str], changed: Changed) -> tuple[Any, Callable[[], str], Callable[[str], None]]:
+def _combo_box(choices: Sequence[str], on_changed: Callback) -> tuple[Any, Callable[[], str], Callable[[str], None]]:
     box = qt.QComboBox()
     for choice in choices:
         box.addItem(choice, choice)
-    box.connect("currentIndexChanged(int)", lambda _index: changed())
+    box.connect("currentIndexChanged(int)", lambda _index: on_changed())
     return box, lambda: str(box.currentText), lambda text: box.setCurrentIndex(box.findData(text))
 
 
-def _line(changed: Changed) -> tuple[Any, Callable[[], str], Callable[[str], None]]:
+def _line_edit(on_changed: Callback) -> tuple[Any, Callable[[], str], Callable[[str], None]]:
     line = qt.QLineEdit()
-    line.connect("editingFinished()", changed)
+    line.connect("editingFinished()", on_changed)
     return line, lambda: str(line.text), line.setText
 
 

@@ -1,4 +1,4 @@
-"""The transform itself in the slice views: a warped grid, arrows, or lines of equal displacement; needs no Qt."""
+"""Display of the registration transform in the slice views: warped grid, glyphs or contours; needs no Qt."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import slicer
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 
-# Modes of vtkMRMLTransformDisplayNode by the names that the form uses.
+# Visualization modes of vtkMRMLTransformDisplayNode.
 GRID, GLYPHS, CONTOURS = "grid", "glyphs", "contours"
-# Coarse enough to see the image through it, fine enough to see a bend of the brain.
+# Coarse enough to see the image between the lines, fine enough to show the deformation of a brain.
 _SPACING_MM = 6.0
 _RESOLUTION_MM = 1.5
 
 
 def show_deformation(result: Result, mode: str) -> None:
-    """Draw the transform over the box of the ultrasound, in slice views only; with '' take the drawing away.
+    """Display the transform over the extent of the ultrasound, in the slice views only.
 
     Parameters
     ----------
     result : Result
     mode : str
-        `GRID`, `GLYPHS`, `CONTOURS` or ''.
+        `GRID`, `GLYPHS`, `CONTOURS`, or '' to hide it.
     """
     transform = result.transform
     if transform.GetScene() is None:
@@ -44,16 +44,16 @@ def show_deformation(result: Result, mode: str) -> None:
         display.SetGlyphSpacingMm(_SPACING_MM)
         display.SetContourResolutionMm(_RESOLUTION_MM)
         display.SetVisibility2D(True)
-        # In the 3D view the box would hide everything else.
+        # In the 3D view it would hide everything else.
         display.SetVisibility3D(False)
         display.SetVisibility(True)
 
 
-def shown_deformation(transform: Node) -> str:
-    """Which drawing of a transform is seen; '' when none is."""
+def deformation_mode(transform: Node) -> str:
+    """The mode in which a transform is displayed; '' when it is hidden."""
     display = transform.GetDisplayNode()
     if display is None or not display.GetVisibility():
         return ""
     kind = slicer.vtkMRMLTransformDisplayNode
-    names = {kind.VIS_MODE_GRID: GRID, kind.VIS_MODE_GLYPH: GLYPHS, kind.VIS_MODE_CONTOUR: CONTOURS}
-    return names.get(display.GetVisualizationMode(), "")
+    modes = {kind.VIS_MODE_GRID: GRID, kind.VIS_MODE_GLYPH: GLYPHS, kind.VIS_MODE_CONTOUR: CONTOURS}
+    return modes.get(display.GetVisualizationMode(), "")

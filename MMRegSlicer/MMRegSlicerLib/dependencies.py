@@ -1,4 +1,4 @@
-"""Packages that Slicer does not ship: what is missing, asked for once, installed through Slicer's own ways.
+"""Python packages that Slicer does not include: detected, and installed after one confirmation.
 
 SimpleITK, numpy and vtk come with Slicer and are never installed: replacing them breaks it.
 """
@@ -15,11 +15,11 @@ from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.translation import tr as _
 
 _REQUESTER = "MMReg"
-_SHIPPED = ("SimpleITK", "numpy", "vtk")
+_INCLUDED_IN_SLICER = ("SimpleITK", "numpy", "vtk")
 
 
 class DependencyError(MMRegError):
-    """A package that the registration needs is not there, or could not be installed."""
+    """A required package is missing or could not be installed."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Package:
     name : str
         As it is imported and installed.
     minimum : str
-        The oldest version that will do.
+        The minimum version.
     size : str
-        About what it takes to download, in words.
+        Approximate download size, for the user.
     purpose : str
     optional : bool
         Whether registration works without it.
@@ -47,65 +47,71 @@ class Package:
 
     @property
     def requirement(self) -> str:
-        """As pip reads it."""
+        """The requirement specifier for pip."""
         return f"{self.name}>={self.minimum}"
 
     @property
     def is_missing(self) -> bool:
-        """Whether it cannot be found; nothing is imported to tell."""
+        """Whether the package cannot be found; it is not imported."""
         return find_spec(self.name) is None
 
 
 @cache
 def packages() -> tuple[Package, ...]:
-    """What the core needs and Slicer does not ship."""
+    """The packages that the core needs and Slicer does not include."""
     return (
         Package("torch", "2.2", _("0.2 GB, with GPU support up to 3 GB"), _("computes the registration")),
-        Package("safetensors", "0.4", _("0.5 MB"), _("reads trained weights")),
-        Package("matplotlib", "3.8", _("10 MB"), _("draws the pictures of the report"), optional=True),
+        Package("safetensors", "0.4", _("0.5 MB"), _("reads trained network weights")),
+        Package("matplotlib", "3.8", _("10 MB"), _("draws the figures of the report"), optional=True),
     )
 
 
-def missing() -> tuple[Package, ...]:
-    """The packages that have to be installed before the first registration."""
+def missing_packages() -> tuple[Package, ...]:
+    """The packages that are installed before the first registration."""
     return tuple(package for package in packages() if package.is_missing)
 
 
-def question(lacking: Sequence[Package]) -> str:
-    """The text of the one dialog: what would be installed, what for, how large."""
-    lines = [f"• {package.requirement} ({package.size}): {package.purpose}" for package in lacking]
-    begin = _("MMReg needs packages that Slicer does not ship. These would be downloaded into Slicer's own Python:")
-    end = _("SimpleITK, numpy and everything else that Slicer ships stay as they are. Install them now?")
-    return "\n".join([begin, "", *lines, "", end])
+def missing_required() -> str:
+    """The names of the missing packages without which nothing can be registered, separated by commas."""
+    return ", ".join(package.name for package in missing_packages() if not package.optional)
 
 
-def ensure(ask: Callable[[str], bool]) -> None:
-    """Install what is missing after asking once; nothing happens when nothing is missing.
+def ensure_installed(confirm: Callable[[str], bool]) -> None:
+    """Install the missing packages after one confirmation.
 
     Parameters
     ----------
-    ask : callable
-        Called with the question; True installs.
+    confirm : callable
+        Called with the question if any package is missing; True installs.
 
     Raises
     ------
     DependencyError
-        When the person refuses, or the installation fails; the text says what to do.
+        When the user declines or the installation fails; the message says what to do.
     """
-    lacking = missing()
-    if not lacking:
+    missing = missing_packages()
+    if not missing:
         return
-    if not ask(question(lacking)):
-        names = ", ".join(package.name for package in lacking)
-        raise DependencyError(_("Nothing was installed. MMReg cannot register without {names}.").format(names=names))
-    for package in lacking:
+    if not confirm(_question(missing)):
+        names = ", ".join(package.name for package in missing)
+        raise DependencyError(_("Nothing was installed. Registration requires {names}.").format(names=names))
+    for package in missing:
         _install(package)
     importlib.invalidate_caches()
-    left = ", ".join(package.name for package in missing())
-    if left:
+    still_missing = ", ".join(package.name for package in missing_packages())
+    if still_missing:
         raise DependencyError(
-            _("{names} cannot be found after the installation. Restart Slicer and try again.").format(names=left)
+            _("{names} cannot be found after the installation. Restart Slicer and try again.").format(
+                names=still_missing
+            )
         )
+
+
+def _question(missing: Sequence[Package]) -> str:
+    lines = [f"• {package.requirement} ({package.size}): {package.purpose}" for package in missing]
+    begin = _("MMReg requires Python packages that Slicer does not include:")
+    end = _("SimpleITK, numpy and all other packages included in Slicer are not changed. Download and install now?")
+    return "\n".join([begin, "", *lines, "", end])
 
 
 def _install(package: Package) -> None:
@@ -116,24 +122,24 @@ def _install(package: Package) -> None:
             _install_from_pypi(package)
     except DependencyError:
         raise
-    except Exception as error:  # pip's failures come as many kinds
-        advice = _("Check the network, then look at Slicer's Python console for what pip said.")
+    except Exception as error:  # pip fails with many kinds of exceptions
+        advice = _("Check the network connection and the pip output in Slicer's Python console.")
         raise DependencyError(
             _("{name} could not be installed ({error}). {advice}").format(name=package.name, error=error, advice=advice)
         ) from error
 
 
 def _install_torch(package: Package) -> None:
-    """Through the extension PyTorch, which knows the build that fits the graphics driver."""
+    """Install through the PyTorch extension, which knows the build that fits the graphics driver."""
     try:
         utilities = importlib.import_module("PyTorchUtils")
     except ImportError:
         raise DependencyError(
-            _("Install the extension PyTorch from Slicer's Extensions Manager, restart Slicer, and try again.")
+            _("Install the PyTorch extension from Slicer's Extensions Manager, restart Slicer, and try again.")
         ) from None
     logic = utilities.PyTorchUtilsLogic()
     if logic.installTorch(askConfirmation=False, torchVersionRequirement=f">={package.minimum}") is None:
-        raise DependencyError(_("The extension PyTorch did not install torch."))
+        raise DependencyError(_("The PyTorch extension did not install torch."))
 
 
 def _install_from_pypi(package: Package) -> None:
@@ -143,7 +149,11 @@ def _install_from_pypi(package: Package) -> None:
         importlib.import_module("slicer.util").pip_install([package.requirement])
         return
     requirement = importlib.import_module("packaging.requirements").Requirement(package.requirement)
-    # The question was asked already, for all packages together.
+    # The user has confirmed already, for all packages together.
     packaging.pip_ensure(
-        [requirement], requester=_REQUESTER, prompt_install=False, skip_packages=list(_SHIPPED), skip_in_testing=False
+        [requirement],
+        requester=_REQUESTER,
+        prompt_install=False,
+        skip_packages=list(_INCLUDED_IN_SLICER),
+        skip_in_testing=False,
     )

@@ -1,8 +1,9 @@
-"""Which devices PyTorch can use, found out in a process of its own: torch stays out of the application."""
+"""The GPUs that PyTorch can use, found out in a process of its own: torch is never imported into the application."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from MMRegSlicerLib.runner import Worker
 from MMRegSlicerLib.translation import tr as _
@@ -15,38 +16,36 @@ print(json.dumps({"event": "devices", "names": names, "torch": torch.__version__
 
 
 class DeviceProbe:
-    """Asks once; call `poll` until it answers.
+    """Detects the compute devices once; `poll` until it returns False.
 
     Parameters
     ----------
-    answered : callable
-        Called with a sentence for a person.
+    on_detected : callable
+        Called with a description for the user.
     """
 
-    def __init__(self, answered: Callable[[str], None]) -> None:
-        self._answered = answered
+    def __init__(self, on_detected: Callable[[str], None]) -> None:
+        self._on_detected = on_detected
         self._worker = Worker(["-c", _CODE])
-        self._sentence = _("PyTorch could not be asked which devices there are; the registration will tell.")
+        self._description = _("PyTorch could not list the compute devices. Register to see the error.")
 
     def poll(self) -> bool:
-        """Pass the answer on when it is there; give whether to go on asking."""
-        for event in self._worker.events():
-            if event["event"] == "devices":
-                self._sentence = _sentence(event["names"], event["torch"])
-            elif event["event"] == "exit":
-                self._answered(self._sentence)
-                return False
-        return True
+        """Call back when the devices are known; return whether the process is still running."""
+        return self._worker.poll({"devices": self._on_devices, "exit": self._on_exit})
 
     def stop(self) -> None:
-        """Ask no more; no process is left."""
+        """Stop the process."""
         self._worker.stop()
 
+    def _on_devices(self, event: dict[str, Any]) -> None:
+        if event["names"]:
+            text = _("GPU available: {names} (PyTorch {version}).")
+        else:
+            text = _(
+                "No GPU available to PyTorch {version}; the CPU is used. For an NVIDIA GPU, install a matching build "
+                "with the PyTorch extension."
+            )
+        self._description = text.format(names=", ".join(event["names"]), version=event["torch"])
 
-def _sentence(names: list[str], version: str) -> str:
-    if names:
-        return _("Found: {names} (PyTorch {version}).").format(names=", ".join(names), version=version)
-    return _(
-        "PyTorch {version} finds no GPU that it can use: the processor does the work. With an NVIDIA card, install a "
-        "build for it with the extension PyTorch."
-    ).format(version=version)
+    def _on_exit(self, _event: dict[str, Any]) -> None:
+        self._on_detected(self._description)

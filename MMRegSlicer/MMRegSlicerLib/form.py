@@ -1,4 +1,4 @@
-"""The form: widgets on one side, a `Request` on the other."""
+"""The widgets of a parameter set on one side, a `Request` on the other."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ from typing import Any
 import qt
 
 from MMRegCore.config import Described, describe, load_preset, preset_description, preset_names
-from MMRegSlicerLib.controls import Changed, MaskSelector, MovingRow, SettingEditor
+from MMRegSlicerLib.controls import Callback, MaskSelector, MovingRow, SettingEditor
 from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.translation import tr as _
 
 
 class Form:
-    """Fills and reads the sections *Images*, *Settings* and *Advanced*.
+    """Fills and reads the sections *Inputs*, *Settings* and *Advanced*.
 
     Parameters
     ----------
     ui : namespace
         The widgets of ``MMRegSlicer.ui`` by their names.
-    changed : callable
-        Called after a person changed something; not while `request` is being set.
+    on_changed : callable
+        Called when the user changed something; not while `request` is being set.
     """
 
-    def __init__(self, ui: Any, changed: Changed) -> None:  # noqa: ANN401
+    def __init__(self, ui: Any, on_changed: Callback) -> None:  # noqa: ANN401
         self._ui = ui
-        self._tell = changed
-        self._quiet = True
+        self._on_changed = on_changed
+        self._is_updating = True
         self._rows: list[MovingRow] = []
         self._editors: list[SettingEditor] = []
         self._headings: list[Any] = []
-        tip = _("Where the ultrasound is evidence. Without one the cone is found where the outside has a single value.")
-        self._fixed_mask = MaskSelector(tip, self._changed)
-        _stacked(ui.fixedMaskPlace).addWidget(self._fixed_mask.widget)
-        self._moving_rows = _stacked(ui.movingPlace)
-        self._advanced = qt.QFormLayout(ui.advancedPlace)
-        self._advanced.setContentsMargins(0, 0, 0, 0)
+        tool_tip = _(
+            "Region of the ultrasound used for registration. If none is selected, the field of view is detected "
+            "automatically; the background must have a single value."
+        )
+        self._fixed_mask = MaskSelector(tool_tip, self._on_edited)
+        _vertical_layout(ui.fixedMaskFrame).addWidget(self._fixed_mask.widget)
+        self._moving_layout = _vertical_layout(ui.movingFrame)
+        self._advanced_layout = qt.QFormLayout(ui.advancedFrame)
+        self._advanced_layout.setContentsMargins(0, 0, 0, 0)
         for name in preset_names():
             ui.presetSelector.addItem(name, name)
-        for text, device in ((_("Automatic"), "auto"), (_("Processor (CPU)"), "cpu"), (_("GPU (CUDA)"), "cuda")):
+        for text, device in ((_("Automatic"), "auto"), (_("CPU"), "cpu"), (_("GPU (CUDA)"), "cuda")):
             ui.deviceSelector.addItem(text, device)
         self.request = Request()
         self._connect()
@@ -53,7 +56,7 @@ class Form:
             fixed=ui.fixedSelector.currentNode(),
             moving=tuple(row.moving for row in self._rows),
             fixed_mask=self._fixed_mask.mask,
-            start=ui.startSelector.currentNode(),
+            initial_transform=ui.initialTransformSelector.currentNode(),
             preset=str(ui.presetSelector.currentText),
             changes={key: text for key, text in changes.items() if text is not None},
             device=str(ui.deviceSelector.itemData(ui.deviceSelector.currentIndex)),
@@ -62,103 +65,103 @@ class Form:
 
     @request.setter
     def request(self, request: Request) -> None:
-        ui, self._quiet = self._ui, True
+        ui, self._is_updating = self._ui, True
         try:
             ui.fixedSelector.setCurrentNode(request.fixed)
             self._fixed_mask.mask = request.fixed_mask
-            self._match_rows(len(request.moving))
+            self._set_row_count(len(request.moving))
             for row, moving in zip(self._rows, request.moving, strict=True):
                 row.moving = moving
-            ui.startSelector.setCurrentNode(request.start)
+            ui.initialTransformSelector.setCurrentNode(request.initial_transform)
             ui.presetSelector.setCurrentIndex(max(0, ui.presetSelector.findData(request.preset)))
             ui.deviceSelector.setCurrentIndex(max(0, ui.deviceSelector.findData(request.device)))
             ui.nameEdit.setText(request.name)
-            self._show_preset()
+            self._update_preset()
             for editor in self._editors:
                 editor.show(request.changes)
         finally:
-            self._quiet = False
-        self._explain()
+            self._is_updating = False
+        self._update_warning()
 
     def set_enabled(self, enabled: bool) -> None:
-        """Lock the form while a registration runs."""
-        for section in (self._ui.imagesSection, self._ui.settingsSection, self._ui.advancedSection):
+        """Enable the sections; they are disabled while a registration runs."""
+        for section in (self._ui.inputsSection, self._ui.settingsSection, self._ui.advancedSection):
             section.setEnabled(enabled)
 
     def _connect(self) -> None:
         ui = self._ui
-        ui.fixedSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._changed())
-        ui.startSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._changed())
-        ui.addMovingButton.connect("clicked()", self._add_clicked)
-        ui.presetSelector.connect("currentIndexChanged(int)", lambda _index: self._preset_chosen())
-        ui.deviceSelector.connect("currentIndexChanged(int)", lambda _index: self._changed())
-        ui.nameEdit.connect("editingFinished()", self._changed)
-        ui.resetButton.connect("clicked()", self._reset_clicked)
+        ui.fixedSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_edited())
+        ui.initialTransformSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_edited())
+        ui.addMovingButton.connect("clicked()", self._on_add_clicked)
+        ui.presetSelector.connect("currentIndexChanged(int)", lambda _index: self._on_preset_selected())
+        ui.deviceSelector.connect("currentIndexChanged(int)", lambda _index: self._on_edited())
+        ui.nameEdit.connect("editingFinished()", self._on_edited)
+        ui.resetButton.connect("clicked()", self._on_reset_clicked)
 
-    def _changed(self) -> None:
-        if not self._quiet:
-            self._explain()
-            self._tell()
+    def _on_edited(self) -> None:
+        if not self._is_updating:
+            self._update_warning()
+            self._on_changed()
 
-    def _explain(self) -> None:
-        advice = self.request.start_advice()
-        self._ui.startAdvice.setText(advice)
-        self._ui.startAdvice.setVisible(bool(advice))
+    def _update_warning(self) -> None:
+        warning = self.request.initial_transform_warning()
+        self._ui.initialTransformWarning.setText(warning)
+        self._ui.initialTransformWarning.setVisible(bool(warning))
 
-    def _add_clicked(self) -> None:
-        self._match_rows(len(self._rows) + 1)
-        self._changed()
+    def _on_add_clicked(self) -> None:
+        self._set_row_count(len(self._rows) + 1)
+        self._on_edited()
 
-    def _remove_row(self, row: MovingRow) -> None:
+    def _on_row_removed(self, row: MovingRow) -> None:
         self._rows.remove(row)
         _delete(row.widget)
-        self._match_rows(len(self._rows))
-        self._changed()
+        self._set_row_count(len(self._rows))
+        self._on_edited()
 
-    def _match_rows(self, count: int) -> None:
+    def _set_row_count(self, count: int) -> None:
         while len(self._rows) < count:
-            row = MovingRow(self._changed, self._remove_row)
-            self._moving_rows.addWidget(row.widget)
+            row = MovingRow(self._on_edited, self._on_row_removed)
+            self._moving_layout.addWidget(row.widget)
             self._rows.append(row)
         while len(self._rows) > count:
             _delete(self._rows.pop().widget)
         for row in self._rows:
             row.set_removable(count > 1)
 
-    def _preset_chosen(self) -> None:
-        if self._quiet:
+    def _on_preset_selected(self) -> None:
+        if self._is_updating:
             return
-        self._quiet = True
-        self._show_preset()
-        self._quiet = False
-        self._changed()
+        self._is_updating = True
+        self._update_preset()
+        self._is_updating = False
+        self._on_edited()
 
-    def _show_preset(self) -> None:
-        """Another preset brings other values, so that changes of the one before are gone."""
+    def _update_preset(self) -> None:
+        """Show the description and the settings of the preset; changes of another preset are dropped."""
         name = str(self._ui.presetSelector.currentText)
-        self._ui.presetAbout.setText(preset_description(name))
-        gone = [*self._headings, *(editor.widget for editor in self._editors)]
-        # A line that is deleted with the cursor in it says that its text is final: nobody must read the old ones then.
+        self._ui.presetDescription.setText(preset_description(name))
+        old_widgets = [*self._headings, *(editor.widget for editor in self._editors)]
+        # Cleared first: a line edit that is deleted while it has the focus emits editingFinished.
         self._headings, self._editors = [], []
-        for widget in gone:
-            self._advanced.removeRow(widget)
-        self._editors = [SettingEditor(about, self._changed) for about in settings_of(name)]
+        for widget in old_widgets:
+            self._advanced_layout.removeRow(widget)
+        self._editors = [SettingEditor(about, self._on_edited) for about in preset_settings(name)]
         group = ""
         for editor in self._editors:
             if editor.group != group:
                 group = editor.group
                 self._headings.append(qt.QLabel(f"<b>{group.replace('.', ': ')}</b>"))
-                self._advanced.addRow(self._headings[-1])
-            self._advanced.addRow(editor.label, editor.widget)
+                self._advanced_layout.addRow(self._headings[-1])
+            self._advanced_layout.addRow(editor.label, editor.widget)
 
-    def _reset_clicked(self) -> None:
+    def _on_reset_clicked(self) -> None:
         for editor in self._editors:
             editor.show({})
-        self._changed()
+        self._on_edited()
 
 
-def settings_of(preset: str) -> list[Described]:
-    """The settings that matter in a preset: not its method, which the preset stands for, nor those of other methods."""
+def preset_settings(preset: str) -> list[Described]:
+    """The settings that a preset uses: without its method, which the preset determines, and those of other methods."""
     settings = load_preset(preset)
     described = list(describe(settings))
     method = next(about for about in described if about.key == "method")
@@ -166,13 +169,13 @@ def settings_of(preset: str) -> list[Described]:
     return [about for about in described if about.key.partition(".")[0] not in unused]
 
 
-def _stacked(place: Any) -> Any:  # noqa: ANN401
-    layout = qt.QVBoxLayout(place)
+def _vertical_layout(frame: Any) -> Any:  # noqa: ANN401
+    layout = qt.QVBoxLayout(frame)
     layout.setContentsMargins(0, 0, 0, 0)
     return layout
 
 
 def _delete(widget: Any) -> None:  # noqa: ANN401
-    # Hidden first: Qt deletes later, and until then the row must not be seen.
+    # Hidden first: Qt deletes it only when control returns to the event loop.
     widget.hide()
     widget.deleteLater()

@@ -1,4 +1,4 @@
-"""The table of landmarks: error before and after, worst first; a click goes there."""
+"""The table of landmarks: target registration error before and after, the largest first."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import qt
 import slicer
 
 from MMRegCore.errors import MMRegError
-from MMRegSlicerLib.landmarks import Landmark, go_to, measure
+from MMRegSlicerLib.landmarks import LandmarkError, jump_to, landmark_errors
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
 
 
 class LandmarkView:
-    """Measures when two lists are chosen.
+    """Computes and lists the errors as soon as both point lists are selected.
 
     Parameters
     ----------
@@ -26,50 +26,50 @@ class LandmarkView:
     def __init__(self, ui: Any) -> None:  # noqa: ANN401
         self._ui = ui
         self._result: Result | None = None
-        self._landmarks: tuple[Landmark, ...] = ()
+        self._landmarks: tuple[LandmarkError, ...] = ()
         titles = [_("Landmark"), _("Before (mm)"), _("After (mm)")]
         ui.landmarkTable.setColumnCount(len(titles))
         ui.landmarkTable.setHorizontalHeaderLabels(titles)
-        ui.landmarkTable.connect("cellClicked(int,int)", lambda row, _column: self._go_to(row))
+        ui.landmarkTable.connect("cellClicked(int,int)", lambda row, _column: self._jump_to(row))
         for selector in (ui.fixedLandmarksSelector, ui.movingLandmarksSelector):
-            selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._measure())
-        ui.measureButton.connect("clicked()", self._measure)
-        ui.worstButton.connect("clicked()", lambda: self._go_to(0))  # the worst stands first
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._update())
+        ui.updateErrorsButton.connect("clicked()", self._update)
+        ui.largestErrorButton.connect("clicked()", lambda: self._jump_to(0))  # the first row is the largest
 
     def show(self, result: Result | None) -> None:
-        """Measure with another result; with None the table is empty."""
+        """Compute the errors of a result; None empties the table."""
         self._result = result
-        self._measure()
+        self._update()
 
-    def _measure(self) -> None:
-        chosen = [self._ui.fixedLandmarksSelector.currentNode(), self._ui.movingLandmarksSelector.currentNode()]
-        self._landmarks, summary = (), _("Choose the landmarks in the ultrasound and in the MR.")
-        if self._result is not None and self._result.moving and None not in chosen:
+    def _update(self) -> None:
+        nodes = [self._ui.fixedLandmarksSelector.currentNode(), self._ui.movingLandmarksSelector.currentNode()]
+        self._landmarks, summary = (), _("Select the ultrasound landmarks and the MR landmarks.")
+        if self._result is not None and self._result.moving and None not in nodes:
             try:
-                self._landmarks = measure(self._result, *chosen)
+                self._landmarks = landmark_errors(self._result, *nodes)
                 summary = _summary(self._landmarks)
             except MMRegError as error:
                 summary = str(error)
         self._ui.landmarkSummary.setText(summary)
-        self._fill()
+        self._update_table()
 
-    def _fill(self) -> None:
+    def _update_table(self) -> None:
         table = self._ui.landmarkTable
         table.setRowCount(len(self._landmarks))
-        self._ui.worstButton.setEnabled(bool(self._landmarks))
+        self._ui.largestErrorButton.setEnabled(bool(self._landmarks))
         for row, landmark in enumerate(self._landmarks):
             texts = (landmark.label, f"{landmark.before_mm:.2f}", f"{landmark.after_mm:.2f}")
             for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
 
-    def _go_to(self, row: int) -> None:
+    def _jump_to(self, row: int) -> None:
         if row < len(self._landmarks):
-            go_to(self._landmarks[row], slicer.mrmlScene)
+            jump_to(self._landmarks[row], slicer.mrmlScene)
 
 
-def _summary(landmarks: tuple[Landmark, ...]) -> str:
-    before = np.mean([each.before_mm for each in landmarks])
-    after = np.mean([each.after_mm for each in landmarks])
-    return _("{count} landmarks: {before:.2f} mm before, {after:.2f} mm after on average.").format(
-        count=len(landmarks), before=before, after=after
+def _summary(landmarks: tuple[LandmarkError, ...]) -> str:
+    before_mm = np.mean([each.before_mm for each in landmarks])
+    after_mm = np.mean([each.after_mm for each in landmarks])
+    return _("{count} landmarks, mean TRE {before:.2f} mm before and {after:.2f} mm after registration.").format(
+        count=len(landmarks), before=before_mm, after=after_mm
     )

@@ -1,4 +1,4 @@
-"""What scripts and the form call; needs no Qt."""
+"""The logic of the module, for scripts and for the panel; needs no Qt."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.errors import MMRegError
-from MMRegSlicerLib.registration import Callbacks, Progress, Registration, ignore
+from MMRegSlicerLib.registration_run import Callbacks, Progress, RegistrationRun, ignore
 from MMRegSlicerLib.request import Mask, Moving, Node, Request
 from MMRegSlicerLib.result import Result
 
 
 class MMRegSlicerLogic:
-    """Registers nodes of the scene; what scripts call.
+    """Registers nodes of the scene.
 
     Examples
     --------
     ``result = MMRegSlicerLogic().register(ultrasound, [t1, flair], preset="mcbo")`` waits;
-    ``.start(…, done=print)`` does not.
+    ``.start(…, on_finished=print)`` does not.
     """
 
     def __init__(self) -> None:
-        self._running: list[Registration] = []
+        self._runs: list[RegistrationRun] = []
 
     def register(self, fixedNode: Node, movingNodes: Node | Sequence[Node], **options: Any) -> Result:  # noqa: ANN401, N803
         """Register and wait.
@@ -39,12 +39,12 @@ class MMRegSlicerLogic:
         Returns
         -------
         Result
-            The transform, the warped volumes and the quality numbers; the MR lie under the transform.
+            The transform, the warped volumes and the quality metrics; the transform is applied to the MR.
 
         Raises
         ------
         MMRegError
-            In one line what is wrong: with the input, the device, a package, the computation.
+            When the input is not valid, a package or the device is missing, or the computation fails.
         """
         return self.startRequest(self.makeRequest(fixedNode, movingNodes, **options)).wait()
 
@@ -53,24 +53,24 @@ class MMRegSlicerLogic:
         fixedNode: Node,  # noqa: N803
         movingNodes: Node | Sequence[Node],  # noqa: N803
         *,
-        progress: Callable[[Progress], None] = ignore,
-        log: Callable[[str], None] = ignore,
-        done: Callable[[Result], None] = ignore,
-        failed: Callable[[MMRegError], None] = ignore,
+        on_progress: Callable[[Progress], None] = ignore,
+        on_log: Callable[[str], None] = ignore,
+        on_finished: Callable[[Result], None] = ignore,
+        on_failed: Callable[[MMRegError], None] = ignore,
         **options: Any,  # noqa: ANN401
-    ) -> Registration:
+    ) -> RegistrationRun:
         """Register in the background.
 
-        Callbacks come from `poll`, which a timer of the application calls (the form has one); a script calls
-        ``poll()`` or ``wait()`` of what this returns.
+        `poll` calls the callbacks. The panel has a timer for that; a script calls ``poll()`` or ``wait()`` of the
+        returned run.
 
         Raises
         ------
         InputError, DependencyError
-            When it cannot begin.
+            When it cannot be started.
         """
         request = self.makeRequest(fixedNode, movingNodes, **options)
-        return self.startRequest(request, Callbacks(progress, log, done, failed))
+        return self.startRequest(request, Callbacks(on_progress, on_log, on_finished, on_failed))
 
     def makeRequest(  # noqa: N802
         self,
@@ -80,33 +80,35 @@ class MMRegSlicerLogic:
         preset: str = DEFAULT_PRESET,
         fixedMask: Node | Mask | None = None,  # noqa: N803
         movingMasks: Sequence[Node | Mask | None] = (),  # noqa: N803
-        start: Node | None = None,
+        initialTransform: Node | None = None,  # noqa: N803
         changes: Mapping[str, str] | None = None,
         device: str = "auto",
         name: str = "",
     ) -> Request:
-        """Put together what to do; see `Request`. A mask is a label map node, or a `Mask` with a segment."""
+        """Create a `Request`. A mask is a label map node, or a `Mask` with a segment."""
         nodes = [movingNodes] if hasattr(movingNodes, "GetID") else list(movingNodes)
         masks = [*movingMasks, *[None] * (len(nodes) - len(movingMasks))]
         moving = tuple(Moving(node, _as_mask(mask)) for node, mask in zip(nodes, masks, strict=True))
-        return Request(fixedNode, moving, _as_mask(fixedMask), start, preset, dict(changes or {}), device, name)
+        return Request(
+            fixedNode, moving, _as_mask(fixedMask), initialTransform, preset, dict(changes or {}), device, name
+        )
 
-    def startRequest(self, request: Request, callbacks: Callbacks | None = None) -> Registration:  # noqa: N802
-        """Begin what a request says; raises as `start`."""
-        registration = Registration(request, callbacks or Callbacks())
-        self._running.append(registration)
-        return registration
+    def startRequest(self, request: Request, callbacks: Callbacks | None = None) -> RegistrationRun:  # noqa: N802
+        """Start a request in the background; raises as `start`."""
+        run = RegistrationRun(request, callbacks or Callbacks())
+        self._runs.append(run)
+        return run
 
     def poll(self) -> bool:
-        """Let every running registration tell what happened; give whether one is still running."""
-        self._running = [each for each in self._running if each.poll()]
-        return bool(self._running)
+        """Poll all runs; return whether one is still running."""
+        self._runs = [run for run in self._runs if run.poll()]
+        return bool(self._runs)
 
     def cancelAll(self, reason: str = "") -> None:  # noqa: N802
-        """Stop everything that runs, at once."""
-        for registration in self._running:
-            registration.cancel(reason)
-        self._running = []
+        """Stop all runs at once."""
+        for run in self._runs:
+            run.cancel(reason)
+        self._runs = []
 
 
 def _as_mask(mask: Node | Mask | None) -> Mask | None:

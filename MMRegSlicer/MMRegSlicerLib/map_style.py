@@ -1,4 +1,4 @@
-"""How each quality map is called and coloured; needs no Qt."""
+"""Name, colours and range of every quality map; needs no Qt."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ import slicer
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.translation import tr as _
 
-# On a map: the file that it came from, without its suffix.
+# Attribute of a map: the name of its file without the suffix.
 MAP = "MMReg.map"
-# Two of the tables that Slicer makes itself: yellow to red, and red over green, which is the middle, to violet.
-_MORE, _AROUND = "vtkMRMLColorTableNodeWarm1", "vtkMRMLColorTableNodeRainbow"
+# Two of Slicer's own colour tables: yellow to red, and red over green in the middle to violet.
+_SEQUENTIAL, _DIVERGING = "vtkMRMLColorTableNodeWarm1", "vtkMRMLColorTableNodeRainbow"
 _JACOBIAN_RANGE = (0.5, 1.5)
-# Of the expected error: the same in every case and as in the report, so that red always means "do not rely on it".
+# Of the expected error: the same in every case and as in the report, so that colours can be compared between cases.
 _EXPECTED_RANGE_MM = (0.0, 4.0)
-# The scale of lengths ends where few voxels are above, and not below this, or nothing would look like much.
-_PERCENTILE, _LEAST_MM = 99.0, 1.0
-# What lies below was not measured: the files hold 0 mm there.
-_MEASURED_MM = 1e-6
+# The upper limit of a range of lengths: a percentile, because of outliers, but not below the minimum.
+_PERCENTILE, _MINIMUM_MM = 99.0, 1.0
+# The files hold 0 mm outside the field of view.
+_THRESHOLD_MM = 1e-6
 
 
 @dataclass(frozen=True)
 class MapStyle:
-    """Title of a map and its legend, colour table, limits of the scale, and from which value on it is seen."""
+    """Title of a map and its legend, colour table, display range, and the lower threshold of what is displayed."""
 
     title: str
-    colours: str
-    limits: tuple[float, float]
-    seen_from: float | None = None
+    colour_table: str
+    display_range: tuple[float, float]
+    threshold: float | None = None
 
 
-def style_of(node: Node) -> MapStyle:
-    """The style of a map by the file that it came from; maps of a later core are shown as lengths without a unit."""
+def map_style(node: Node) -> MapStyle:
+    """The display style of a map by its file name; unknown maps are displayed as lengths without a unit."""
     name = str(node.GetAttribute(MAP) or "")
     if name == "jacobian_determinant":
-        return MapStyle(_("Volume change (1 is none)"), _AROUND, _JACOBIAN_RANGE)
+        return MapStyle(_("Jacobian determinant"), _DIVERGING, _JACOBIAN_RANGE)
     if name == "expected_error":
-        return MapStyle(_("Expected error (mm)"), _MORE, _EXPECTED_RANGE_MM, _MEASURED_MM)
+        return MapStyle(_("Expected error (mm)"), _SEQUENTIAL, _EXPECTED_RANGE_MM, _THRESHOLD_MM)
     titles = {
         "displacement": _("Displacement (mm)"),
-        "inverse_consistency_error": _("Inverse consistency (mm)"),
+        "inverse_consistency_error": _("Inverse consistency error (mm)"),
     }
-    largest = float(np.percentile(slicer.util.arrayFromVolume(node), _PERCENTILE))
+    upper = float(np.percentile(slicer.util.arrayFromVolume(node), _PERCENTILE))
     title = titles.get(name, name.replace("_", " "))
-    return MapStyle(title, _MORE, (0.0, max(_LEAST_MM, largest)), _MEASURED_MM)
+    return MapStyle(title, _SEQUENTIAL, (0.0, max(_MINIMUM_MM, upper)), _THRESHOLD_MM)
 
 
-def dress(node: Node) -> None:
-    """Give a map its colours, its scale and a legend that names them."""
-    style, display = style_of(node), node.GetDisplayNode()
-    display.SetAndObserveColorNodeID(style.colours)
+def apply_map_style(node: Node) -> None:
+    """Set the colour table, the range and the legend of a map."""
+    style, display = map_style(node), node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(style.colour_table)
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(*style.limits)
-    if style.seen_from is not None:
+    display.SetWindowLevelMinMax(*style.display_range)
+    if style.threshold is not None:
         display.AutoThresholdOff()
-        display.SetThreshold(style.seen_from, np.finfo(np.float32).max)
+        display.SetThreshold(style.threshold, np.finfo(np.float32).max)
         display.ApplyThresholdOn()
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(display)
     legend.SetTitleText(style.title)

@@ -1,4 +1,4 @@
-"""Nodes to files and back. The nodes that are written are not touched, their file names included."""
+"""Nodes to files and back. Nodes that are written are not modified, not even their file names."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from MMRegSlicerLib.request import Mask, Node
 
 
 def write_volume(node: Node, path: Path) -> None:
-    """Write the voxels of a volume node where the node's own matrix puts them; transforms above it are left out.
+    """Write a volume node in its own space: parent transforms are left out.
 
     Raises
     ------
     InputError
         When Slicer cannot write it.
     """
-    # A storage node that is in no scene and belongs to no volume: the volume keeps the file that it came from.
+    # A storage node of no scene and no volume: the volume keeps its own file name.
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetUseCompression(0)
     _write(storage, node, path)
 
 
 def write_mask(mask: Mask, image: Node, path: Path) -> None:
-    """Write a mask so that it lies on its image; a segment is taken over on the image's own grid.
+    """Write a mask; a segment is resampled on the grid of its image.
 
     Raises
     ------
     InputError
-        When the segment cannot be brought onto the image's grid, or the file cannot be written.
+        When the segment cannot be exported to a label map, or the file cannot be written.
     """
     if not mask.is_segment:
         write_volume(mask.node, path)
@@ -43,43 +43,43 @@ def write_mask(mask: Mask, image: Node, path: Path) -> None:
         identifiers.InsertNextValue(mask.segment_id)
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         if not logic.ExportSegmentsToLabelmapNode(mask.node, identifiers, label_map, image):
-            raise InputError(f"expected a segment that can be made a label map; got {mask.node.GetName()}")
+            raise InputError(f"expected a segment that can be exported to a label map; got {mask.node.GetName()}")
         write_volume(label_map, path)
     finally:
         display = label_map.GetDisplayNode()
         for extra in (display and display.GetColorNode(), display, label_map):
-            # Only the colour table that the export made for this label map, not one of Slicer's own.
+            # Only the colour table that the export created for this label map, not one of Slicer's own.
             if extra and not (extra.IsA("vtkMRMLColorNode") and extra.GetHideFromEditors()):
-                remove(extra)
+                remove_node(extra)
 
 
-def write_start(fixed: Node, start: Node | None, path: Path) -> bool:
-    """Write the way from the ultrasound's own space to that of the MR, through everything above either of them.
+def write_initial_transform(fixed: Node, initial: Node | None, path: Path) -> bool:
+    """Write the transform from the ultrasound's own space to that of the MR, all parent transforms included.
 
     Parameters
     ----------
     fixed : node
-        The ultrasound; all transforms above it count.
-    start : node or None
-        The transform that the MR lies under; all transforms above that count too.
+        The ultrasound, with all transforms above it.
+    initial : node or None
+        The parent transform of the MR, with all transforms above that.
     path : Path
-        ITK's format, fixed to moving.
+        ITK's format, from fixed to moving.
 
     Returns
     -------
     bool
-        False, and no file, when both lie in the same space.
+        False, and no file, when both have the same parent transform.
 
     Raises
     ------
     InputError
         When Slicer cannot write the transform.
     """
-    above = fixed.GetParentTransformNode()
-    if above is start:
+    parent = fixed.GetParentTransformNode()
+    if parent is initial:
         return False
     moving_from_fixed = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(above, start, moving_from_fixed)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, initial, moving_from_fixed)
     node = slicer.vtkMRMLTransformNode()
     linear = vtk.vtkTransform()
     if slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(moving_from_fixed, linear):
@@ -91,72 +91,72 @@ def write_start(fixed: Node, start: Node | None, path: Path) -> bool:
 
 
 def read_transform(path: Path, scene: Node, name: str) -> Node:
-    """Read ITK's transform into a new node, *from parent*: what lies under it moves from MR to ultrasound.
+    """Read an ITK transform into a new node as *from parent*: nodes under it move from MR to ultrasound.
 
     Raises
     ------
     InputError
-        When Slicer cannot read it; the scene is as before.
+        When Slicer cannot read it; the scene is not changed.
     """
-    node = slicer.vtkMRMLTransformNode()
-    _read(slicer.vtkMRMLTransformStorageNode(), node, path)
-    kind = "vtkMRMLLinearTransformNode" if node.IsLinear() else "vtkMRMLTransformNode"
-    made = scene.AddNewNodeByClass(kind, unique_name(scene, name))
-    if node.IsLinear():
+    loaded = slicer.vtkMRMLTransformNode()
+    _read(slicer.vtkMRMLTransformStorageNode(), loaded, path)
+    kind = "vtkMRMLLinearTransformNode" if loaded.IsLinear() else "vtkMRMLTransformNode"
+    node = scene.AddNewNodeByClass(kind, unique_name(scene, name))
+    if loaded.IsLinear():
         matrix = vtk.vtkMatrix4x4()
-        node.GetMatrixTransformFromParent(matrix)
-        made.SetMatrixTransformFromParent(matrix)
+        loaded.GetMatrixTransformFromParent(matrix)
+        node.SetMatrixTransformFromParent(matrix)
     else:
-        made.SetAndObserveTransformFromParent(node.GetTransformFromParent())
-    return made
+        node.SetAndObserveTransformFromParent(loaded.GetTransformFromParent())
+    return node
 
 
 def read_volume(path: Path, scene: Node, name: str) -> Node:
-    """Read a volume into a new node with display settings of its own; it forgets the file.
+    """Read a volume into a new node without a storage node.
 
     Raises
     ------
     InputError
-        When Slicer cannot read it; the scene is as before.
+        When Slicer cannot read it; the scene is not changed.
     """
-    read = slicer.vtkMRMLScalarVolumeNode()
-    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), read, path)
-    made = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
+    loaded = slicer.vtkMRMLScalarVolumeNode()
+    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), loaded, path)
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
     matrix = vtk.vtkMatrix4x4()
-    read.GetIJKToRASMatrix(matrix)
-    made.SetIJKToRASMatrix(matrix)
-    made.SetAndObserveImageData(read.GetImageData())
-    made.CreateDefaultDisplayNodes()
-    return made
+    loaded.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveImageData(loaded.GetImageData())
+    node.CreateDefaultDisplayNodes()
+    return node
 
 
 def read_points(path: Path, scene: Node, name: str) -> Node:
-    """Read a list of points (``.mrk.json``) into a new node; it forgets the file.
+    """Read a point list (``.mrk.json``) into a new node without a storage node.
 
     Raises
     ------
     InputError
-        When Slicer cannot read it; the scene is as before.
+        When Slicer cannot read it; the scene is not changed.
     """
-    made = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", unique_name(scene, name))
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", unique_name(scene, name))
     try:
-        _read(slicer.vtkMRMLMarkupsJsonStorageNode(), made, path)
+        _read(slicer.vtkMRMLMarkupsJsonStorageNode(), node, path)
     except InputError:
-        remove(made)
+        remove_node(node)
         raise
-    made.CreateDefaultDisplayNodes()
-    return made
+    node.CreateDefaultDisplayNodes()
+    return node
 
 
 def add_text(text: str, scene: Node, name: str) -> Node:
-    """Put a text into the scene, so that it is saved with it."""
+    """Add a text node."""
     node = scene.AddNewNodeByClass("vtkMRMLTextNode", unique_name(scene, name))
     node.SetText(text)
     return node
 
 
 def unique_name(scene: Node, name: str) -> str:
-    """The name, with a number when a node has it already; Slicer's own way counts nodes that are gone too."""
+    """The name, with a number if a node has it already; unlike Slicer's own, removed nodes do not count."""
     number, candidate = 1, name
     while scene.GetFirstNodeByName(candidate) is not None:
         number += 1
@@ -164,33 +164,33 @@ def unique_name(scene: Node, name: str) -> str:
     return candidate
 
 
-def belongings(node: Node) -> list[Node]:
-    """The display and storage nodes that belong to a node, and the colours that Slicer made for a transform."""
+def attached_nodes(node: Node) -> list[Node]:
+    """The display and storage nodes of a node, and the colour nodes that Slicer created for a transform."""
     found = []
     if node.IsA("vtkMRMLDisplayableNode"):
         found += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
     if node.IsA("vtkMRMLTransformNode"):
         colours = [display.GetColorNode() for display in found if display is not None]
-        # Put back, the colours must be there before what shows them.
+        # Colours first: when nodes are added again, a display node needs them.
         found = [each for each in colours if each is not None and each.IsA("vtkMRMLProceduralColorNode")] + found
     if node.IsA("vtkMRMLStorableNode"):
         found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
     return [each for each in found if each is not None]
 
 
-def remove(node: Node) -> None:
-    """Remove a node with what belongs to it."""
+def remove_node(node: Node) -> None:
+    """Remove a node and its attached nodes from the scene."""
     scene = node.GetScene()
     if scene is None:
         return
-    for each in (node, *belongings(node)):
+    for each in (node, *attached_nodes(node)):
         if each.GetScene() is not None:
             scene.RemoveNode(each)
 
 
 def _write(storage: Node, node: Node, path: Path) -> None:
     storage.SetFileName(str(path))
-    # Slicer reports success for some files that it could not make.
+    # Slicer reports success for some files that it could not write.
     if not storage.WriteData(node) or not path.is_file():
         raise InputError(f"expected {node.GetName() or 'the transform'} to be writable; Slicer could not write {path}")
 

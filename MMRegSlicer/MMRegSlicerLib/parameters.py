@@ -1,4 +1,4 @@
-"""The form, kept in the scene: typed access to a vtkMRMLScriptedModuleNode."""
+"""Parameter sets: inputs, settings and last result, stored in the scene as vtkMRMLScriptedModuleNode."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from MMRegSlicerLib.request import Mask, Moving, Node, Request
 
 _DEFAULTS = Request()
 MODULE = "MMRegSlicer"
-# Of several forms in one scene, the one that is seen.
+# Set on the selected one of several parameter nodes.
 _CURRENT = "current"
 
 
 def parameter_nodes(scene: Node) -> tuple[Node, ...]:
-    """Every form that a scene holds."""
+    """All parameter nodes of a scene."""
     count = scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")
     nodes = (scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode") for index in range(count))
     return tuple(node for node in nodes if node.GetAttribute("ModuleName") == MODULE)
 
 
-def parameter_node(scene: Node) -> Node:
-    """The form of a scene that was worked with last; made where there is none."""
+def current_parameter_node(scene: Node) -> Node:
+    """The parameter node that was selected last; created if the scene has none."""
     nodes = parameter_nodes(scene)
     if nodes:
         return next((node for node in nodes if node.GetParameter(_CURRENT)), nodes[0])
@@ -30,16 +30,8 @@ def parameter_node(scene: Node) -> Node:
     return node
 
 
-def remove_unused(scene: Node) -> None:
-    """Remove the form that was made for an empty scene, and never written to, when a loaded scene brought others."""
-    nodes = parameter_nodes(scene)
-    unused = [node for node in nodes if not node.GetParameterNamesAsCommaSeparatedList()]
-    for node in unused if len(unused) < len(nodes) else unused[1:]:
-        scene.RemoveNode(node)
-
-
-def make_current(node: Node) -> None:
-    """Note, in the scene, which of its forms is worked with."""
+def set_current_parameter_node(node: Node) -> None:
+    """Store in the scene which parameter node is selected."""
     if node.GetScene() is None:  # the scene is being closed
         return
     for each in parameter_nodes(node.GetScene()):
@@ -50,14 +42,22 @@ def make_current(node: Node) -> None:
         node.SetParameter(_CURRENT, "true")
 
 
-class Parameters:
-    """A `Request` that is saved and loaded with the scene.
+def remove_unused_parameter_nodes(scene: Node) -> None:
+    """Remove parameter nodes that were never written to, except the last one: a loaded scene brings its own."""
+    nodes = parameter_nodes(scene)
+    unused = [node for node in nodes if not node.GetParameterNamesAsCommaSeparatedList()]
+    for node in unused if len(unused) < len(nodes) else unused[1:]:
+        scene.RemoveNode(node)
+
+
+class ParameterSet:
+    """Typed access to a parameter node.
 
     Parameters
     ----------
     node : vtkMRMLScriptedModuleNode
-        Several nodes are several forms. Nodes of the scene are kept as references, so they follow a renaming, are
-        found again in a loaded scene, and are gone when the node is deleted.
+        Input nodes are stored as node references: they follow a renaming, are restored with a saved scene, and become
+        None when the node is deleted.
     """
 
     def __init__(self, node: Node) -> None:
@@ -65,7 +65,7 @@ class Parameters:
 
     @property
     def request(self) -> Request:
-        """What the form holds; setting it tells observers of the node once."""
+        """The inputs and settings; setting them notifies observers of the node once."""
         node = self.node
         count = max(1, int(node.GetParameter("movingCount") or 1))
         return Request(
@@ -75,7 +75,7 @@ class Parameters:
                 for index in range(count)
             ),
             fixed_mask=self._mask("fixedMask"),
-            start=node.GetNodeReference("start"),
+            initial_transform=node.GetNodeReference("initialTransform"),
             preset=node.GetParameter("preset") or _DEFAULTS.preset,
             changes=self._changes(),
             device=node.GetParameter("device") or _DEFAULTS.device,
@@ -92,23 +92,23 @@ class Parameters:
 
     @property
     def result_transform(self) -> Node | None:
-        """The transform node of the last result, by which the rest of it is found."""
+        """The transform node of the last result."""
         return self.node.GetNodeReference("result")
 
     @result_transform.setter
     def result_transform(self, transform: Node | None) -> None:
-        self._refer("result", transform)
+        self._set_reference("result", transform)
 
     def _write(self, request: Request) -> None:
-        before = max(1, int(self.node.GetParameter("movingCount") or 1))
-        self._refer("fixed", request.fixed)
+        previous_count = max(1, int(self.node.GetParameter("movingCount") or 1))
+        self._set_reference("fixed", request.fixed)
         self._set_mask("fixedMask", request.fixed_mask)
-        self._refer("start", request.start)
+        self._set_reference("initialTransform", request.initial_transform)
         for index, moving in enumerate(request.moving):
-            self._refer(f"moving{index}", moving.node)
+            self._set_reference(f"moving{index}", moving.node)
             self._set_mask(f"movingMask{index}", moving.mask)
-        for index in range(len(request.moving), before):
-            self._refer(f"moving{index}", None)
+        for index in range(len(request.moving), previous_count):
+            self._set_reference(f"moving{index}", None)
             self._set_mask(f"movingMask{index}", None)
         values = {"preset": request.preset, "device": request.device, "name": request.name}
         values["movingCount"] = str(len(request.moving))
@@ -116,7 +116,7 @@ class Parameters:
         for name, value in values.items():
             self.node.SetParameter(name, value)
 
-    def _refer(self, role: str, node: Node | None) -> None:
+    def _set_reference(self, role: str, node: Node | None) -> None:
         self.node.SetNodeReferenceID(role, None if node is None else node.GetID())
 
     def _mask(self, role: str) -> Mask | None:
@@ -124,12 +124,12 @@ class Parameters:
         return None if node is None else Mask(node, self.node.GetParameter(f"{role}Segment"))
 
     def _set_mask(self, role: str, mask: Mask | None) -> None:
-        self._refer(role, mask.node if mask else None)
+        self._set_reference(role, mask.node if mask else None)
         self.node.SetParameter(f"{role}Segment", mask.segment_id if mask else "")
 
     def _changes(self) -> dict[str, str]:
         try:
             content = json.loads(self.node.GetParameter("changes") or "{}")
         except ValueError:
-            return {}  # a scene that somebody edited by hand must still open
+            return {}  # a scene that was edited by hand must still open
         return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}

@@ -7,8 +7,8 @@ from typing import Any
 
 import qt
 
-from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, show_deformation, shown_deformation
-from MMRegSlicerLib.map_style import style_of
+from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
+from MMRegSlicerLib.map_style import map_style
 from MMRegSlicerLib.overlay import Overlay
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
@@ -20,17 +20,17 @@ _SMALLEST_TILE_MM, _LARGEST_TILE_MM = 2.0, 30.0
 
 @dataclass(frozen=True)
 class _Mode:
-    """A way of comparing: its key, what the slider does, where the slider begins (0 to 100)."""
+    """A comparison mode: its key and title, the label of the slider, and the slider's initial value (0 to 100)."""
 
     key: str
     title: str
-    slider: str
-    begin: int
+    slider_label: str
+    slider_value: int
     map: Node = None
 
 
 class QaView:
-    """Fills the list of ways, and turns slider and choice into what the views show.
+    """Fills the selectors, and updates the slice views when the user changes a control.
 
     Parameters
     ----------
@@ -43,39 +43,39 @@ class QaView:
         self._overlay: Overlay | None = None
         self._result: Result | None = None
         self._modes: list[_Mode] = []
-        self._is_mr_shown = True
+        self._is_mr_visible = True
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._flicker)
-        ui.viewSelector.connect("currentIndexChanged(int)", lambda _index: self._mode_chosen())
-        ui.viewSlider.connect("valueChanged(int)", lambda _value: self._draw())
-        for title, drawing in (
-            (_("Not drawn"), ""),
+        ui.comparisonSelector.connect("currentIndexChanged(int)", lambda _index: self._on_mode_selected())
+        ui.comparisonSlider.connect("valueChanged(int)", lambda _value: self._update_views())
+        for title, mode in (
+            (_("None"), ""),
             (_("Warped grid"), GRID),
-            (_("Arrows"), GLYPHS),
-            (_("Lines of equal displacement"), CONTOURS),
+            (_("Glyphs"), GLYPHS),
+            (_("Contours"), CONTOURS),
         ):
-            ui.deformationSelector.addItem(title, drawing)
-        ui.deformationSelector.connect("currentIndexChanged(int)", self._drawing_chosen)
+            ui.deformationSelector.addItem(title, mode)
+        ui.deformationSelector.connect("currentIndexChanged(int)", self._on_deformation_selected)
 
     def show(self, result: Result | None) -> None:
-        """Compare the images of a result; with None, leave the views alone and nothing behind."""
+        """Compare the images of a result; None leaves the slice views unchanged."""
         self.stop()
         if result is None or result.fixed is None or not result.moving:
             return
         self._overlay = Overlay(result)
         self._modes = _modes(result)
-        selector = self._ui.viewSelector
+        selector = self._ui.comparisonSelector
         selector.blockSignals(True)
         selector.clear()
         for mode in self._modes:
             selector.addItem(mode.title, mode.key)
         selector.blockSignals(False)
         self._result = result
-        self._show_drawing(result)
-        self._mode_chosen()
+        self._update_deformation(result)
+        self._on_mode_selected()
 
     def stop(self) -> None:
-        """Stop the flicker, and take away what was made for showing."""
+        """Stop the flicker, and remove all temporary nodes."""
         self._timer.stop()
         if self._overlay is not None:
             self._overlay.clear()
@@ -84,66 +84,66 @@ class QaView:
             show_deformation(self._result, "")
             self._result = None
 
-    def _show_drawing(self, result: Result) -> None:
-        """What a loaded scene shows is chosen; otherwise what is chosen is shown of this result too."""
-        drawings, seen = self._ui.deformationSelector, shown_deformation(result.transform)
-        if seen:
-            drawings.setCurrentIndex(drawings.findData(seen))
+    def _update_deformation(self, result: Result) -> None:
+        """Select the mode that a loaded scene displays; otherwise display the selected mode."""
+        selector, mode = self._ui.deformationSelector, deformation_mode(result.transform)
+        if mode:
+            selector.setCurrentIndex(selector.findData(mode))
         else:
-            self._drawing_chosen(int(drawings.currentIndex))
+            self._on_deformation_selected(int(selector.currentIndex))
 
-    def _drawing_chosen(self, index: int) -> None:
+    def _on_deformation_selected(self, index: int) -> None:
         if self._result is not None:
             show_deformation(self._result, str(self._ui.deformationSelector.itemData(index) or ""))
 
-    def _mode_chosen(self) -> None:
+    def _on_mode_selected(self) -> None:
         if self._overlay is None:
             return
         mode = self._mode()
-        self._ui.viewSliderLabel.setText(mode.slider)
-        self._ui.viewSlider.setVisible(bool(mode.slider))
-        self._ui.viewSlider.blockSignals(True)
-        self._ui.viewSlider.setValue(mode.begin)
-        self._ui.viewSlider.blockSignals(False)
+        self._ui.comparisonSliderLabel.setText(mode.slider_label)
+        self._ui.comparisonSlider.setVisible(bool(mode.slider_label))
+        self._ui.comparisonSlider.blockSignals(True)
+        self._ui.comparisonSlider.setValue(mode.slider_value)
+        self._ui.comparisonSlider.blockSignals(False)
         self._timer.stop()
-        self._draw()
+        self._update_views()
 
     def _mode(self) -> _Mode:
-        return self._modes[max(0, int(self._ui.viewSelector.currentIndex))]
+        return self._modes[max(0, int(self._ui.comparisonSelector.currentIndex))]
 
-    def _draw(self) -> None:
+    def _update_views(self) -> None:
         if self._overlay is None:
             return
-        mode, share = self._mode(), self._ui.viewSlider.value / 100
+        mode, fraction = self._mode(), self._ui.comparisonSlider.value / 100
         if mode.key == "flicker":
-            self._timer.setInterval(round(_SLOWEST_MS + share * (_FASTEST_MS - _SLOWEST_MS)))
+            self._timer.setInterval(round(_SLOWEST_MS + fraction * (_FASTEST_MS - _SLOWEST_MS)))
             self._timer.start()
             self._flicker()
         elif mode.key == "checkerboard":
-            self._overlay.checkerboard(_SMALLEST_TILE_MM + share * (_LARGEST_TILE_MM - _SMALLEST_TILE_MM))
+            self._overlay.checkerboard(_SMALLEST_TILE_MM + fraction * (_LARGEST_TILE_MM - _SMALLEST_TILE_MM))
         elif mode.key == "difference":
             self._overlay.difference()
         elif mode.map is not None:
-            self._overlay.overlay_map(mode.map, share)
+            self._overlay.overlay_map(mode.map, fraction)
         else:
-            self._overlay.blend(share)
+            self._overlay.blend(fraction)
 
     def _flicker(self) -> None:
         if self._overlay is not None:
-            self._is_mr_shown = not self._is_mr_shown
-            self._overlay.blend(float(self._is_mr_shown))
+            self._is_mr_visible = not self._is_mr_visible
+            self._overlay.blend(float(self._is_mr_visible))
 
 
 def _modes(result: Result) -> list[_Mode]:
     modes = [
-        _Mode("blend", _("Blend"), _("Share of the MR:"), 50),
-        _Mode("flicker", _("Flicker"), _("Speed:"), 50),
+        _Mode("blend", _("Blend"), _("MR opacity:"), 50),
+        _Mode("flicker", _("Flicker"), _("Flicker rate:"), 50),
     ]
     if result.warped:
         modes += [
-            _Mode("checkerboard", _("Checkerboard (after)"), _("Size of tiles:"), 30),
+            _Mode("checkerboard", _("Checkerboard (after)"), _("Tile size:"), 30),
             _Mode("difference", _("Difference (after)"), "", 0),
         ]
     for node in result.maps:
-        modes.append(_Mode(node.GetID(), style_of(node).title, _("Share of the map:"), 60, node))
+        modes.append(_Mode(node.GetID(), map_style(node).title, _("Map opacity:"), 60, node))
     return modes

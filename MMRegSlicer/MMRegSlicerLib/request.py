@@ -1,4 +1,4 @@
-"""What a registration is asked to do, and why it cannot be done yet."""
+"""A registration request, and why it cannot be run yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Node: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Mask:
-    """Where an image is evidence: a label map volume, or one segment of a segmentation."""
+    """The valid region of an image: a label map volume, or one segment of a segmentation."""
 
     node: Node
     segment_id: str = ""
@@ -29,7 +29,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Moving:
-    """One MR, or a place for one that was not chosen yet."""
+    """One MR volume with its mask; both are None until they are selected."""
 
     node: Node = None
     mask: Mask | None = None
@@ -37,31 +37,31 @@ class Moving:
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that the form holds.
+    """The inputs and settings of a registration.
 
     Attributes
     ----------
     fixed : node or None
         The ultrasound volume.
     moving : tuple of Moving
-        The MR volumes, all of one patient space.
+        The MR volumes, all in the same patient space.
     fixed_mask : Mask or None
-        Without one the field of view is found automatically.
-    start : node or None
-        Transform that takes the place of the one above the MR; None starts from where the images lie in the scene.
+        None detects the field of view automatically.
+    initial_transform : node or None
+        Replaces the parent transform of the MR; None starts from the current position in the scene.
     preset : str
     changes : mapping of str to str
-        Settings of the preset that are changed, as ``mmreg --set`` takes them.
+        Settings that differ from the preset, as ``mmreg --set`` takes them.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     name : str
-        Of the result; made from the images when empty.
+        Name of the result; derived from the images when empty.
     """
 
     fixed: Node = None
     moving: tuple[Moving, ...] = (Moving(),)
     fixed_mask: Mask | None = None
-    start: Node = None
+    initial_transform: Node = None
     preset: str = DEFAULT_PRESET
     changes: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
@@ -69,67 +69,65 @@ class Request:
 
     @property
     def moving_nodes(self) -> tuple[Node, ...]:
-        """The MR volumes that were chosen."""
+        """The MR volumes that are selected."""
         return tuple(each.node for each in self.moving if each.node is not None)
 
     @property
     def result_name(self) -> str:
-        """The name that was given, or one that tells what was registered to what."""
+        """The given name, or one derived from the images."""
         names = ", ".join(str(node.GetName()) for node in self.moving_nodes)
         return self.name or _("{moving} to {fixed}").format(moving=names, fixed=self.fixed.GetName())
 
-    def why_not(self) -> str:
-        """Say in one sentence what is missing before this can run; empty when nothing is."""
+    def validation_error(self) -> str:
+        """Say in one sentence why the request cannot be run; empty when it is valid."""
         if self.fixed is None:
-            return _("Choose the ultrasound volume.")
+            return _("Select the ultrasound volume.")
         if not self.moving_nodes:
-            return _("Choose at least one MR volume.")
-        return self._images() or self._space() or self._masks() or self._settings()
+            return _("Select at least one MR volume.")
+        return self._volume_error() or self._parent_error() or self._mask_error() or self._settings_error()
 
-    def start_advice(self) -> str:
-        """Warn when the start leaves out transforms that the MR lies under; empty when there is nothing to say."""
-        chain = _above(self.moving_nodes[0]) if self.moving_nodes else []
-        if self.start is None or self.start not in chain[1:]:
+    def initial_transform_warning(self) -> str:
+        """Warn when the initial transform leaves out parent transforms of the MR; empty when it does not."""
+        chain = _parent_transforms(self.moving_nodes[0]) if self.moving_nodes else []
+        if self.initial_transform is None or self.initial_transform not in chain[1:]:
             return ""
-        skipped = ", ".join(str(node.GetName()) for node in chain[: chain.index(self.start)])
+        ignored = ", ".join(str(node.GetName()) for node in chain[: chain.index(self.initial_transform)])
         return _(
-            "{start} is only the upper part of the transforms above the MR: {skipped} would be left out. "
-            "Choose no start to honour all of them."
-        ).format(start=self.start.GetName(), skipped=skipped)
+            "{initial} is only a part of the transforms of the MR: {ignored} would be ignored. "
+            "Select the current position in the scene to use all of them."
+        ).format(initial=self.initial_transform.GetName(), ignored=ignored)
 
-    def _images(self) -> str:
+    def _volume_error(self) -> str:
         nodes = (self.fixed, *self.moving_nodes)
         if len({node.GetID() for node in nodes}) < len(nodes):
-            return _("Choose a different volume in every place: one is chosen twice.")
+            return _("The same volume is selected twice.")
         for node in nodes:
             image = node.GetImageData()
             if image is None or image.GetNumberOfPoints() == 0:
-                return _("{name} holds no image.").format(name=node.GetName())
+                return _("{name} contains no image.").format(name=node.GetName())
             if image.GetNumberOfScalarComponents() != 1:
-                return _("{name} is a colour or vector volume; choose one with a single value per voxel.").format(
-                    name=node.GetName()
-                )
+                return _("{name} is a colour or vector volume; select a scalar volume.").format(name=node.GetName())
         return ""
 
-    def _space(self) -> str:
-        if self.start is None and len({node.GetTransformNodeID() for node in self.moving_nodes}) > 1:
-            return _("The MR volumes lie under different transforms; put them under the same one.")
+    def _parent_error(self) -> str:
+        if self.initial_transform is None and len({node.GetTransformNodeID() for node in self.moving_nodes}) > 1:
+            return _("All MR volumes must have the same parent transform.")
         return ""
 
-    def _masks(self) -> str:
+    def _mask_error(self) -> str:
         images = [(self.fixed, self.fixed_mask), *((each.node, each.mask) for each in self.moving)]
         for image, mask in images:
             if image is None or mask is None:
                 continue
             if mask.is_segment and mask.node.GetSegmentation().GetSegment(mask.segment_id) is None:
-                return _("Choose the segment of {name} that is the mask.").format(name=mask.node.GetName())
+                return _("Select the segment of {name} that is the mask.").format(name=mask.node.GetName())
             if not mask.is_segment and mask.node.GetTransformNodeID() != image.GetTransformNodeID():
-                return _("The mask {mask} must lie under the same transform as {image}.").format(
+                return _("The mask {mask} must have the same parent transform as {image}.").format(
                     mask=mask.node.GetName(), image=image.GetName()
                 )
         return ""
 
-    def _settings(self) -> str:
+    def _settings_error(self) -> str:
         try:
             with_changes(load_preset(self.preset), self.changes)
         except MMRegError as error:
@@ -137,8 +135,8 @@ class Request:
         return ""
 
 
-def _above(node: Node) -> list[Node]:
-    """The transforms that a node lies under, the nearest first."""
+def _parent_transforms(node: Node) -> list[Node]:
+    """All transforms above a node, its parent first."""
     chain, parent = [], node.GetParentTransformNode()
     while parent is not None:
         chain.append(parent)

@@ -1,33 +1,32 @@
-"""What a registration left in the scene: shown, taken back, applied to more."""
+"""The result of a registration in the scene: displayed, applied to other nodes, accepted, discarded."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import slicer
 
 from MMRegSlicerLib import mrml_bridge
 from MMRegSlicerLib.map_style import MAP
 from MMRegSlicerLib.request import Node, Request
+from MMRegSlicerLib.subject_hierarchy import add_to_folder, remove_with_folder
 from MMRegSlicerLib.translation import tr as _
 
-# On the transform node: the nodes that were made, the MR, the ultrasound, the numbers.
-_MADE, _MOVING, _FIXED, _NUMBERS, _ACCEPTED = (
-    f"MMReg.{word}" for word in ("made", "moving", "fixed", "numbers", "accepted")
+# Reference roles and attributes of the transform node.
+_OUTPUT, _MOVING, _FIXED, _NUMBERS, _ACCEPTED = (
+    f"MMReg.{word}" for word in ("output", "moving", "fixed", "numbers", "accepted")
 )
-# The roles by which the transform refers to other nodes.
-REFERENCES = (_MADE, _MOVING, _FIXED)
-# On the transform node: what its references on other nodes are called by. Identifiers of nodes change when a scene is
-# added to another one, this does not.
+REFERENCES = (_OUTPUT, _MOVING, _FIXED)
+# Attribute of the transform node: part of the name of its references on other nodes. Identifiers of nodes change when a
+# scene is added to another one, this does not.
 _KEY = "MMReg.key"
+# Attribute of an output node.
+_KIND = "MMReg.kind"
 
 
 class Result:
-    """A result, found through its transform node alone; so a saved scene brings it back.
+    """A result; everything is stored in its transform node, so that a saved scene restores it.
 
     Parameters
     ----------
@@ -39,24 +38,24 @@ class Result:
         self.transform = transform
 
     @property
-    def made(self) -> tuple[Node, ...]:
-        """Everything that the registration made but the transform."""
-        return references(self.transform, _MADE)
+    def output_nodes(self) -> tuple[Node, ...]:
+        """All nodes that the registration created, except the transform."""
+        return referenced_nodes(self.transform, _OUTPUT)
 
     @property
     def warped(self) -> tuple[Node, ...]:
-        """The MR volumes on the grid of the ultrasound."""
-        return tuple(node for node in self.made if node.GetAttribute("MMReg.kind") == "warped")
+        """The MR volumes resampled on the grid of the ultrasound."""
+        return self._outputs_of_kind("warped")
 
     @property
     def maps(self) -> tuple[Node, ...]:
-        """Volumes that tell how far to believe the result."""
-        return tuple(node for node in self.made if node.GetAttribute("MMReg.kind") == "map")
+        """The quality maps."""
+        return self._outputs_of_kind("map")
 
     @property
     def moving(self) -> tuple[Node, ...]:
         """The MR volumes that were registered."""
-        return references(self.transform, _MOVING)
+        return referenced_nodes(self.transform, _MOVING)
 
     @property
     def fixed(self) -> Node:
@@ -72,122 +71,122 @@ class Result:
     @property
     def report(self) -> str:
         """The report as HTML; empty when there is none."""
-        texts = [node for node in self.made if node.GetAttribute("MMReg.kind") == "report"]
-        return str(texts[0].GetText()) if texts else ""
+        nodes = self._outputs_of_kind("report")
+        return str(nodes[0].GetText()) if nodes else ""
 
     @property
     def accepted(self) -> bool:
-        """Whether a person accepted it."""
+        """Whether a user accepted it."""
         return bool(self.transform.GetAttribute(_ACCEPTED) == "true")
 
     @property
-    def under(self) -> tuple[Node, ...]:
-        """Everything that lies directly under the transform."""
-        scene, found = self.transform.GetScene(), []
+    def transformed_nodes(self) -> tuple[Node, ...]:
+        """All nodes whose parent is the transform."""
+        scene, nodes = self.transform.GetScene(), []
         if scene is None:  # the transform was deleted
             return ()
         for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
             node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
             if node.GetTransformNodeID() == self.transform.GetID():
-                found.append(node)
-        return tuple(found)
+                nodes.append(node)
+        return tuple(nodes)
 
-    def apply_to(self, node: Node) -> None:
-        """Put a node of the MR's space (segmentation, model, markups, fibres) under the transform.
+    def can_transform(self, node: Node) -> bool:
+        """Whether the transform can be applied to a node: not to the ultrasound, nor to outputs of the registration."""
+        excluded = (self.transform, self.fixed, *self.output_nodes)
+        return node is not None and node.IsA("vtkMRMLTransformableNode") and node not in excluded
 
-        The transform contains the start, so it takes the place of the one that the node was under.
+    def apply_transform(self, node: Node) -> None:
+        """Make the transform the parent of a node in the MR's space (segmentation, model, markups, fibre bundle).
+
+        The transform includes the initial transform, so it replaces the node's original parent.
         """
         if node.GetTransformNodeID() == self.transform.GetID():
             return
-        node.SetNodeReferenceID(self._before, node.GetTransformNodeID())
+        node.SetNodeReferenceID(self._parent_role, node.GetTransformNodeID())
         node.SetAndObserveTransformNodeID(self.transform.GetID())
 
-    def take_from(self, node: Node) -> None:
-        """Put a node back to where it was before `apply_to`."""
-        before = node.GetNodeReference(self._before)
-        node.SetAndObserveTransformNodeID(None if before is None else before.GetID())
-        node.RemoveNodeReferenceIDs(self._before)
+    def remove_transform(self, node: Node) -> None:
+        """Restore the original parent transform of a node."""
+        parent = node.GetNodeReference(self._parent_role)
+        node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+        node.RemoveNodeReferenceIDs(self._parent_role)
 
     def show(self, *, after: bool) -> None:
-        """Show the MR where the registration puts it, or where it was before."""
+        """Show the MR at its position after or before the registration."""
         for node in self.moving:
             if after:
-                self.apply_to(node)
-            elif node in self.under:
-                self.take_from(node)
-
-    @property
-    def parent_before(self) -> Node:
-        """The transform that the MR was under before; None when there was none."""
-        node = self.moving[0]
-        return node.GetNodeReference(self._before) if node in self.under else node.GetParentTransformNode()
+                self.apply_transform(node)
+            elif node in self.transformed_nodes:
+                self.remove_transform(node)
 
     @property
     def is_shown_after(self) -> bool:
-        """Whether the MR lies where the registration puts it."""
-        return any(node in self.under for node in self.moving)
+        """Whether the MR is at its position after the registration."""
+        return any(node in self.transformed_nodes for node in self.moving)
+
+    @property
+    def original_parent_transform(self) -> Node:
+        """The parent transform of the MR before the registration; None when there was none."""
+        node = self.moving[0]
+        is_after = node in self.transformed_nodes
+        return node.GetNodeReference(self._parent_role) if is_after else node.GetParentTransformNode()
 
     def set_accepted(self, accepted: bool) -> None:
-        """Note what a person decided; see `accept`."""
+        """Store whether a user accepted it; see `accept`."""
         self.transform.SetAttribute(_ACCEPTED, "true" if accepted else None)
 
     def accept(self, *, harden: bool = False) -> None:
-        """Keep it.
+        """Mark it as accepted.
 
         Parameters
         ----------
         harden : bool
-            Write the movement into everything that lies under the transform, the transforms above the ultrasound
-            included, as Slicer hardens; these nodes stay where they are and cannot be taken back.
+            Harden all transformed nodes, with the parent transforms of the ultrasound. This cannot be undone.
         """
         self.set_accepted(True)
-        for node in self.under if harden else ():
+        for node in self.transformed_nodes if harden else ():
             node.HardenTransform()
-            node.RemoveNodeReferenceIDs(self._before)
+            node.RemoveNodeReferenceIDs(self._parent_role)
 
     def discard(self) -> None:
-        """Remove exactly what the registration made; everything under the transform goes back to where it was."""
-        for node in self.under:
-            if node not in self.made:
-                self.take_from(node)
-        scene = self.transform.GetScene()
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.transform)) if hierarchy else 0
-        for node in (*self.made, self.transform):
-            if hierarchy and hierarchy.GetItemByDataNode(node):
-                hierarchy.RemoveItem(hierarchy.GetItemByDataNode(node), False, False)
-            mrml_bridge.remove(node)
-        if folder and not hierarchy.GetItemDataNode(folder) and not hierarchy.GetNumberOfItemChildren(folder):
-            hierarchy.RemoveItem(folder)
+        """Remove exactly what the registration created; restore the parents of all transformed nodes."""
+        for node in self.transformed_nodes:
+            if node not in self.output_nodes:
+                self.remove_transform(node)
+        remove_with_folder((*self.output_nodes, self.transform))
 
     @property
-    def _before(self) -> str:
-        """The role by which a node under the transform refers to what it was under before."""
-        return f"MMReg.before.{self.transform.GetAttribute(_KEY)}"
+    def _parent_role(self) -> str:
+        """The role by which a transformed node refers to its original parent."""
+        return f"MMReg.parent.{self.transform.GetAttribute(_KEY)}"
+
+    def _outputs_of_kind(self, kind: str) -> tuple[Node, ...]:
+        return tuple(node for node in self.output_nodes if node.GetAttribute(_KIND) == kind)
 
 
 def results_in(scene: Node) -> tuple[Result, ...]:
-    """Every result of a scene, the oldest first: of several ultrasound volumes, or of several tries."""
+    """All results of a scene, the oldest first."""
     count = scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
     nodes = (scene.GetNthNodeByClass(index, "vtkMRMLTransformNode") for index in range(count))
     return tuple(Result(node) for node in nodes if node.GetAttribute(_KEY))
 
 
 def add_result(folder: Path, request: Request) -> Result:
-    """Load what the registration wrote into one folder of the subject hierarchy, and put the MR under the transform.
+    """Load the output files into one folder of the subject hierarchy, and apply the transform to the MR.
 
     Parameters
     ----------
     folder : Path
-        ``transform.h5`` and what else there is: ``warped_*.nii.gz``, other volumes (quality maps), ``result.json``,
+        ``transform.h5`` and, if there are any, ``warped_*.nii.gz``, other volumes (quality maps), ``result.json`` and
         ``report.html``.
     request : Request
-        What was registered; its nodes must still be in the scene.
+        Its nodes must still be in the scene.
 
     Raises
     ------
     InputError
-        When a file cannot be read; the scene is then as before.
+        When a file cannot be read; the scene is then not changed.
     """
     scene = request.fixed.GetScene()
     transform = mrml_bridge.read_transform(folder / "transform.h5", scene, request.result_name)
@@ -203,15 +202,15 @@ def add_result(folder: Path, request: Request) -> Result:
         ):
             if path.is_file():
                 text = path.read_text(encoding="utf-8")
-                _keep(mrml_bridge.add_text(text, scene, f"{name}: {title}"), kind, transform)
+                _add_output(mrml_bridge.add_text(text, scene, f"{name}: {title}"), kind, transform)
         transform.SetAttribute(_NUMBERS, _numbers(folder / "result.json"))
-        # Everything was found in the ultrasound's own space: what moves the ultrasound moves the result.
+        # The result is in the ultrasound's own space: its parent transform applies to the result too.
         for node in (transform, *result.warped, *result.maps):
             node.SetAndObserveTransformNodeID(request.fixed.GetTransformNodeID())
         transform.SetNodeReferenceID(_FIXED, request.fixed.GetID())
         for node in request.moving_nodes:
             transform.AddNodeReferenceID(_MOVING, node.GetID())
-        into_folder(scene, name, [transform, *result.made])
+        add_to_folder(scene, name, [transform, *result.output_nodes])
         result.show(after=True)
     except BaseException:
         result.discard()
@@ -221,17 +220,17 @@ def add_result(folder: Path, request: Request) -> Result:
 
 def _add_volume(path: Path, result: Result, request: Request) -> None:
     stem = path.name.removesuffix(".nii.gz")
-    warped = stem.startswith("warped_")
-    title = f"{stem.removeprefix('warped_')} {_('registered')}" if warped else stem.replace("_", " ")
+    is_warped = stem.startswith("warped_")
+    title = f"{stem.removeprefix('warped_')} {_('registered')}" if is_warped else stem.replace("_", " ")
     node = mrml_bridge.read_volume(path, request.fixed.GetScene(), f"{result.transform.GetName()}: {title}")
-    _keep(node, "warped" if warped else "map", result.transform)
-    if not warped:
+    _add_output(node, "warped" if is_warped else "map", result.transform)
+    if not is_warped:
         node.SetAttribute(MAP, stem)
 
 
-def _keep(node: Node, kind: str, transform: Node) -> None:
-    node.SetAttribute("MMReg.kind", kind)
-    transform.AddNodeReferenceID(_MADE, node.GetID())
+def _add_output(node: Node, kind: str, transform: Node) -> None:
+    node.SetAttribute(_KIND, kind)
+    transform.AddNodeReferenceID(_OUTPUT, node.GetID())
 
 
 def _numbers(path: Path) -> str:
@@ -239,17 +238,7 @@ def _numbers(path: Path) -> str:
     return json.dumps(content.get("qa", {}))
 
 
-def into_folder(scene: Node, name: str, nodes: Sequence[Node]) -> None:
-    """Put nodes into a new folder of the subject hierarchy."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
-    for node in nodes:
-        # The application has made items already; a bare scene has not.
-        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(folder, node)
-        hierarchy.SetItemParent(item, folder)
-
-
-def references(node: Node, role: str) -> tuple[Node, ...]:
-    """The nodes that a node refers to by a role, those that are in the scene."""
+def referenced_nodes(node: Node, role: str) -> tuple[Node, ...]:
+    """The nodes of the scene that a node refers to by a role."""
     nodes = (node.GetNthNodeReference(role, index) for index in range(node.GetNumberOfNodeReferences(role)))
     return tuple(each for each in nodes if each is not None)

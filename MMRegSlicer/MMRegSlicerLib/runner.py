@@ -1,4 +1,4 @@
-"""The process that registers: started, listened to, stopped; the application goes on meanwhile."""
+"""A Python process that works for the application: started, polled, stopped; the application is never blocked."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import slicer
 
 import MMRegCore
+from MMRegCore import errors
+from MMRegCore.errors import MMRegError
 
 # The process has been killed by then; only a computer that hangs needs longer.
 _STOP_S = 10.0
 
+Event = dict[str, Any]
+Handlers = Mapping[str, Callable[[Event], None]]
+
 
 class Worker:
-    """Python in a process of its own, whose JSON lines are told on request.
+    """A Python process that reports by JSON lines.
 
     Parameters
     ----------
@@ -36,12 +41,12 @@ class Worker:
     Notes
     -----
     Two threads only read the pipes, so that the process never waits for the application. Everything else happens in
-    the thread that calls. When the application ends, however it ends, the process ends too: either it is stopped, or
-    it finds its pipe closed at its next progress line.
+    the thread that calls. When the application ends, the process ends too: either it is stopped, or it finds its pipe
+    closed at its next progress line.
     """
 
     def __init__(self, arguments: Sequence[str], *, python: str | None = None) -> None:
-        self._lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         interpreter = python or slicer_python()
         self._process = subprocess.Popen(
             [interpreter, *arguments],
@@ -57,7 +62,7 @@ class Worker:
         )
         readers = ((self._process.stdout, _json_event), (self._process.stderr, _log_event))
         self._threads = [
-            threading.Thread(target=_read, args=(stream, make, self._lines), daemon=True) for stream, make in readers
+            threading.Thread(target=_read, args=(stream, parse, self._events), daemon=True) for stream, parse in readers
         ]
         for thread in self._threads:
             thread.start()
@@ -68,40 +73,54 @@ class Worker:
         """The number of the process."""
         return self._process.pid
 
-    def events(self) -> list[dict[str, Any]]:
-        """What the process told since the last call; never waits.
+    def poll(self, handlers: Handlers) -> bool:
+        """Pass all events since the last call to their handlers; never waits.
+
+        Parameters
+        ----------
+        handlers : mapping of str to callable
+            By the name of the event: what the process writes ('progress', 'done' or 'error' of
+            ``mmreg --json-progress``), 'log' with a ``line`` of its log, and, last and once, 'exit' with the ``code``;
+            not called any more after `stop`. Events without a handler are dropped.
 
         Returns
         -------
-        list of dict
-            ``event`` is what the process wrote ('progress', 'done' or 'error' of ``mmreg --json-progress``), or 'log'
-            with the ``line`` of a person's log, or, last and once, 'exit' with the ``code``.
+        bool
+            Whether the process is still running.
         """
-        ended = self._process.poll() is not None and not any(thread.is_alive() for thread in self._threads)
-        found = []
-        while not self._lines.empty():
-            found.append(self._lines.get())
-        if ended and self._finish.alive:
+        # Before the queue is emptied: then everything that the threads read is in it.
+        has_ended = self._process.poll() is not None and not any(thread.is_alive() for thread in self._threads)
+        while self._finish.alive and not self._events.empty():
+            _dispatch(self._events.get(), handlers)
+        if self._finish.alive and has_ended:
             self.stop()
-            found.append({"event": "exit", "code": self._process.returncode})
-        return found
+            _dispatch({"event": "exit", "code": self._process.returncode}, handlers)
+        return self._finish.alive
 
     def stop(self) -> None:
-        """End the process and all that it started, at once; afterwards none is left. May be called again."""
+        """Kill the process and all its children at once. May be called again."""
         self._finish()
+
+
+def reported_error(event: Event) -> MMRegError:
+    """The error of an 'error' event, of the same class if it is one of MMRegCore's."""
+    kind = getattr(errors, str(event.get("kind")), MMRegError)
+    message = str(event.get("message", "")).removeprefix("error: ")
+    return kind(message) if isinstance(kind, type) and issubclass(kind, MMRegError) else MMRegError(message)
 
 
 def slicer_python() -> str:
     """The interpreter that has Slicer's packages: ``PythonSlicer`` inside the application, otherwise this one."""
     name = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.is_file() else shutil.which(name) or sys.executable
+    sibling = Path(sys.executable).with_name(name)
+    return str(sibling) if sibling.is_file() else shutil.which(name) or sys.executable
 
 
 def worker_environment(interpreter: str) -> dict[str, str]:
     """The environment in which ``interpreter`` finds MMRegCore and writes UTF-8.
 
-    ``PythonSlicer`` sets Slicer's libraries by itself and must begin in the environment from before Slicer did.
+    ``PythonSlicer`` sets the paths of Slicer's libraries by itself; it must be started in the environment that the
+    application was started in.
     """
     launched = Path(interpreter).stem == "PythonSlicer" and hasattr(slicer, "app")
     environment = dict(slicer.util.startupEnvironment() if launched else os.environ)
@@ -110,13 +129,19 @@ def worker_environment(interpreter: str) -> dict[str, str]:
     return {**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
 
 
-def _read(stream: IO[str], make: Any, lines: queue.SimpleQueue[dict[str, Any]]) -> None:  # noqa: ANN401
+def _dispatch(event: Event, handlers: Handlers) -> None:
+    handler = handlers.get(event["event"])
+    if handler is not None:
+        handler(event)
+
+
+def _read(stream: IO[str], parse: Callable[[str], Event], events: queue.SimpleQueue[Event]) -> None:
     with stream:
         for line in stream:
-            lines.put(make(line.rstrip("\n")))
+            events.put(parse(line.rstrip("\n")))
 
 
-def _json_event(line: str) -> dict[str, Any]:
+def _json_event(line: str) -> Event:
     try:
         content = json.loads(line)
     except ValueError:
@@ -124,7 +149,7 @@ def _json_event(line: str) -> dict[str, Any]:
     return content if isinstance(content, dict) and "event" in content else _log_event(line)
 
 
-def _log_event(line: str) -> dict[str, Any]:
+def _log_event(line: str) -> Event:
     return {"event": "log", "line": line}
 
 

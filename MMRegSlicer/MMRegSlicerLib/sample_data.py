@@ -1,4 +1,4 @@
-"""The sample case: Slicer's own brain MR with an ultrasound simulated from it, so that the answer is known."""
+"""Sample data: Slicer's own brain MR with an ultrasound simulated from it, so that the true transform is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +15,44 @@ import slicer
 from MMRegCore.errors import Cancelled, MMRegError
 from MMRegSlicerLib import dependencies, mrml_bridge
 from MMRegSlicerLib.request import Node
-from MMRegSlicerLib.result import into_folder
-from MMRegSlicerLib.runner import Worker
+from MMRegSlicerLib.runner import Event, Worker, reported_error
+from MMRegSlicerLib.subject_hierarchy import add_to_folder
 from MMRegSlicerLib.translation import tr as _
 from MMRegSlicerLib.workspace import Workspace
 
-# A T1 with contrast agent of a patient with a meningioma; the module Sample Data knows its address and checksum.
+# Contrast-enhanced T1 of a patient with a meningioma; the module Sample Data knows its address and checksum.
 MR_SAMPLE = "MRBrainTumor1"
 SAMPLE = "MMRegBrainTumor1"
-# As on average over real landmarks after the dura was opened; a drawn shift may be too small to show anything.
+# The average of real landmarks after opening the dura; a random shift may be too small for a demonstration.
 MEAN_SHIFT_MM = 5.0
 _POLL_S = 0.05
 
-# Told the stage and how far it is, 0 to 1; False cancels.
-Alive = Callable[[str, float], bool]
+# Called with the stage and the fraction done (0 to 1); False cancels.
+ProgressCallback = Callable[[str, float], bool]
 
 
 @dataclass(frozen=True)
 class SampleCase:
-    """What the sample brings into the scene.
+    """The nodes of the sample.
 
     Attributes
     ----------
     mr, ultrasound : vtkMRMLScalarVolumeNode
-    truth : vtkMRMLTransformNode
-        The right answer, from parent: what is put under it moves from the MR to the ultrasound.
-    in_mr, in_ultrasound : vtkMRMLMarkupsFiducialNode
-        The same places in both.
+    true_transform : vtkMRMLTransformNode
+        From parent: nodes under it move from the MR to the ultrasound.
+    mr_landmarks, ultrasound_landmarks : vtkMRMLMarkupsFiducialNode
+        Corresponding points.
     """
 
     mr: Node
     ultrasound: Node
-    truth: Node
-    in_mr: Node
-    in_ultrasound: Node
+    true_transform: Node
+    mr_landmarks: Node
+    ultrasound_landmarks: Node
 
 
 def register_sample(thumbnail: str) -> None:
-    """Offer the sample in the module Sample Data; called when the application has started.
+    """Add the sample to the module Sample Data; called when the application has started.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def register_sample(thumbnail: str) -> None:
     """
     logic = importlib.import_module("SampleData").SampleDataLogic()
     mr = logic.sourceForSampleName(MR_SAMPLE)
-    if mr is None:  # a Slicer that no longer brings this MR has no sample of ours either
+    if mr is None:  # a version of Slicer without this MR
         return
     logic.registerCustomSampleDataSource(
         category="MMReg",
@@ -75,27 +76,27 @@ def register_sample(thumbnail: str) -> None:
 
 
 def load_sample() -> SampleCase | None:
-    """Download the MR, simulate the ultrasound on this computer, and tell a person of errors; None when there was one.
+    """Download the MR and simulate the ultrasound on this computer; None after an error, which is shown, or *Cancel*.
 
-    In the application only: asks before packages are installed, and shows a dialog with *Cancel*.
+    In the application only: asks before packages are installed, and shows a progress dialog.
     """
     title = _("MMReg sample data")
     try:
-        dependencies.ensure(lambda question: bool(slicer.util.confirmOkCancelDisplay(question, title)))
+        dependencies.ensure_installed(lambda question: bool(slicer.util.confirmOkCancelDisplay(question, title)))
         mr = importlib.import_module("SampleData").SampleDataLogic().downloadSample(MR_SAMPLE)
         if not hasattr(mr, "GetID"):
-            raise MMRegError(_("{name} could not be downloaded; look at the network.").format(name=MR_SAMPLE))
+            raise MMRegError(_("{name} could not be downloaded. Check the network connection.").format(name=MR_SAMPLE))
         # A QProgressDialog.
         dialog: Any = slicer.util.createProgressDialog(windowTitle=title, labelText=_("Starting…"), maximum=100)
 
-        def alive(stage: str, fraction: float) -> bool:
+        def on_progress(stage: str, fraction: float) -> bool:
             dialog.setLabelText(stage)
             dialog.setValue(round(100 * fraction))
             slicer.app.processEvents()
             return not dialog.wasCanceled
 
         try:
-            return simulate_case(mr, alive)
+            return simulate_case(mr, on_progress)
         finally:
             dialog.close()
     except Cancelled:
@@ -105,22 +106,22 @@ def load_sample() -> SampleCase | None:
         return None
 
 
-def simulate_case(mr: Node, alive: Alive = lambda _stage, _fraction: True) -> SampleCase:
-    """Simulate an ultrasound of an MR after a brain shift, in a process of its own, and load it with its answer.
+def simulate_case(mr: Node, on_progress: ProgressCallback = lambda _stage, _fraction: True) -> SampleCase:
+    """Simulate an ultrasound of an MR after a brain shift, in a process of its own, and load it.
 
     Parameters
     ----------
     mr : vtkMRMLScalarVolumeNode
-        T1, with or without contrast agent, of a whole head or skull-stripped. It is not altered.
-    alive : callable
+        T1, with or without contrast agent, of a whole head or skull-stripped. It is not modified.
+    on_progress : callable
         Called a few times a second.
 
     Raises
     ------
     Cancelled
-        When ``alive`` gave False, or the MR was deleted meanwhile; the scene is as before.
+        When ``on_progress`` returned False, or the MR was deleted; the scene is not changed.
     MMRegError
-        In one line what is wrong.
+        When no ultrasound can be simulated from the MR.
     """
     workspace = Workspace()
     try:
@@ -128,50 +129,44 @@ def simulate_case(mr: Node, alive: Alive = lambda _stage, _fraction: True) -> Sa
         output = workspace.folder / "case"
         command = ["-m", "MMRegCore", "simulate", "--json-progress", "--mr", str(workspace.folder / "mr.nrrd")]
         command += ["--contrast", "t1c", "--mean-shift-mm", str(MEAN_SHIFT_MM), "--output", str(output)]
-        # While ``alive`` lets the application live, a person may close the scene.
-        _run(command, lambda stage, fraction: alive(stage, fraction) and mr.GetScene() is not None)
-        return _loaded(mr, output)
+        # The user may close the scene while ``on_progress`` processes events.
+        _run(command, lambda stage, fraction: on_progress(stage, fraction) and mr.GetScene() is not None)
+        return _load_case(mr, output)
     finally:
         workspace.close()
 
 
-def _run(command: list[str], alive: Alive) -> None:
+def _run(command: list[str], on_progress: ProgressCallback) -> None:
     worker = Worker(command)
-    stage, fraction, problem = "", 0.0, ""
+    latest: dict[str, Event] = {"progress": {"stage": "", "fraction": 0.0}}
+    handlers = {name: partial(latest.__setitem__, name) for name in ("progress", "error", "exit")}
     try:
-        while True:
-            for event in worker.events():
-                if event["event"] == "progress":
-                    stage, fraction = event["stage"], event["fraction"]
-                elif event["event"] == "error":
-                    problem = str(event["message"]).removeprefix("error: ")
-                elif event["event"] == "exit":
-                    if event["code"] != 0:
-                        raise MMRegError(problem or _("The simulation ended unexpectedly."))
-                    return
-            if not alive(stage, fraction):
-                raise Cancelled(_("cancelled"))
+        while worker.poll(handlers):
+            if not on_progress(latest["progress"]["stage"], latest["progress"]["fraction"]):
+                raise Cancelled(_("Simulation cancelled."))
             time.sleep(_POLL_S)
     finally:
         worker.stop()
+    if latest["exit"]["code"] != 0:
+        raise reported_error(latest.get("error", {"message": _("The simulation ended unexpectedly.")}))
 
 
-def _loaded(mr: Node, folder: Path) -> SampleCase:
+def _load_case(mr: Node, folder: Path) -> SampleCase:
     scene, name = mr.GetScene(), str(mr.GetName())
-    made: list[Node] = []
+    nodes: list[Node] = []
     try:
         ultrasound = mrml_bridge.read_volume(folder / "ultrasound.nii.gz", scene, _("Ultrasound (simulated)"))
-        made.append(ultrasound)
-        made.append(mrml_bridge.read_transform(folder / "truth.h5", scene, _("Known truth")))
+        nodes.append(ultrasound)
+        nodes.append(mrml_bridge.read_transform(folder / "truth.h5", scene, _("True transform")))
         for side, title in (("mr", name), ("ultrasound", str(ultrasound.GetName()))):
             path = folder / f"landmarks_{side}.mrk.json"
-            made.append(mrml_bridge.read_points(path, scene, _("Landmarks in {image}").format(image=title)))
-        # All of it belongs to the MR's own space; what moves the MR moves the case.
-        for node in made:
+            nodes.append(mrml_bridge.read_points(path, scene, _("{image} landmarks").format(image=title)))
+        # All nodes are in the MR's own space: its parent transform applies to them too.
+        for node in nodes:
             node.SetAndObserveTransformNodeID(mr.GetTransformNodeID())
-        into_folder(scene, _("MMReg sample"), [mr, *made])
+        add_to_folder(scene, _("MMReg sample"), [mr, *nodes])
     except BaseException:
-        for node in made:
-            mrml_bridge.remove(node)
+        for node in nodes:
+            mrml_bridge.remove_node(node)
         raise
-    return SampleCase(mr, *made[:2], *made[2:])
+    return SampleCase(mr, *nodes)

@@ -1,4 +1,4 @@
-"""What Slicer's own test runner and the project's tests both run: needs nothing but a scene and the packages."""
+"""Self-test for Slicer's own test runner and for the project's tests; needs a scene and the packages only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import slicer
 from MMRegCore.errors import Cancelled, MMRegError
 from MMRegSlicerLib.logic import MMRegSlicerLogic
 from MMRegSlicerLib.request import Node
-from MMRegSlicerLib.undo import Undo
+from MMRegSlicerLib.undo import UndoStack
 
 SHIFT_MM = (3.0, -1.5, 1.5)
-# The fine levels alone suffice for a small image.
+# The fine levels are enough for a small image.
 _QUICK = {"mcbo.strides": "1,2", "mcbo.weights": "1/2,1/2"}
 _SIZE = 32
 _SPACING_MM = 1.5
@@ -21,60 +21,60 @@ _POLL_S = 0.02
 
 
 class SelfTestError(MMRegError):
-    """The module does not do what it should."""
+    """A check of the self-test failed."""
 
 
 def register_and_discard() -> None:
-    """Register two made-up images whose shift is known, then take everything back."""
+    """Register two synthetic images with a known shift, then discard the result and undo that."""
     ultrasound, mr = _image("US", np.zeros(3), bright=True), _image("MR", np.array(SHIFT_MM), bright=False)
     volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
     result = MMRegSlicerLogic().register(ultrasound, mr, preset="mcbo", changes=_QUICK, device="cpu")
     found = np.array(result.transform.GetTransformFromParent().TransformPoint((0.0, 0.0, 0.0)))
     error_mm = float(np.linalg.norm(found - SHIFT_MM))
-    _check(error_mm < 0.4 * np.linalg.norm(SHIFT_MM), f"an error of {error_mm:.1f} mm is left in the middle")
-    _check(mr.GetTransformNodeID() == result.transform.GetID(), "the MR does not lie under the transform")
-    undo = Undo()
-    undo.discard(result)
+    _check(error_mm < 0.4 * np.linalg.norm(SHIFT_MM), f"the error in the centre is {error_mm:.1f} mm")
+    _check(mr.GetTransformNodeID() == result.transform.GetID(), "the transform is not applied to the MR")
+    undo_stack = UndoStack()
+    undo_stack.discard(result)
     left = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
     _check(left == volumes, f"{left - volumes} volumes are left after Discard")
-    _check(mr.GetTransformNodeID() is None, "the MR lies under a transform after Discard")
-    undo.back()
-    _check(mr.GetTransformNodeID() == result.transform.GetID(), "the MR does not lie under the transform after Undo")
+    _check(mr.GetTransformNodeID() is None, "the MR has a parent transform after Discard")
+    undo_stack.undo()
+    _check(mr.GetTransformNodeID() == result.transform.GetID(), "the transform is not applied to the MR after Undo")
 
 
 def cancel_leaves_nothing() -> None:
-    """Cancel in the middle: no process, no folder, no node, and the MR where it was."""
+    """Cancel a running registration: no process, folder or node is left, and the MR is not moved."""
     ultrasound, mr = _image("US", np.zeros(3), bright=True), _image("MR", np.array(SHIFT_MM), bright=False)
     nodes = slicer.mrmlScene.GetNumberOfNodes()
-    told: list[object] = []
+    events: list[object] = []
     logic = MMRegSlicerLogic()
-    registration = logic.start(ultrasound, mr, device="cpu", progress=told.append, failed=told.append)
-    while not told and logic.poll():
+    run = logic.start(ultrasound, mr, device="cpu", on_progress=events.append, on_failed=events.append)
+    while not events and logic.poll():
         time.sleep(_POLL_S)
     logic.cancelAll()
-    _check(isinstance(told[-1], Cancelled), f"expected to be cancelled; got {told[-1]}")
-    _check(not registration.folder.exists(), f"{registration.folder} is left")
+    _check(isinstance(events[-1], Cancelled), f"expected Cancelled; got {events[-1]}")
+    _check(not run.folder.exists(), f"{run.folder} is left after Cancel")
     _check(slicer.mrmlScene.GetNumberOfNodes() == nodes, "nodes are left after Cancel")
-    _check(mr.GetTransformNodeID() is None, "the MR lies under a transform after Cancel")
+    _check(mr.GetTransformNodeID() is None, "the MR has a parent transform after Cancel")
 
 
 CASES = (register_and_discard, cancel_leaves_nothing)
 
 
-def _check(good: bool, problem: str) -> None:
-    if not good:
-        raise SelfTestError(problem)
+def _check(condition: bool, failure: str) -> None:
+    if not condition:
+        raise SelfTestError(failure)
 
 
 def _image(name: str, shift_mm: np.ndarray, *, bright: bool) -> Node:
-    """Blobs at random places, the same ones in both images."""
+    """Gaussian blobs at random positions, the same ones in both images."""
     random = np.random.default_rng(4)
     axis = _SPACING_MM * (np.arange(_SIZE) - (_SIZE - 1) / 2)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij")[::-1], axis=-1) - shift_mm
     values = np.zeros((_SIZE,) * 3)
     for _ in range(100):
-        middle, width, height = random.uniform(-26, 26, 3), random.uniform(1.5, 4), random.uniform(0.3, 1)
-        values += height * np.exp(-((points - middle) ** 2).sum(axis=-1) / (2 * width**2))
+        centre, width, height = random.uniform(-26, 26, 3), random.uniform(1.5, 4), random.uniform(0.3, 1)
+        values += height * np.exp(-((points - centre) ** 2).sum(axis=-1) / (2 * width**2))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, np.float32(100 * (values if bright else np.exp(-values))))
     node.SetSpacing(_SPACING_MM, _SPACING_MM, _SPACING_MM)

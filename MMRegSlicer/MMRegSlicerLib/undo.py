@@ -1,101 +1,98 @@
-"""What a person did to results, and the way back: of Accept, Discard and Apply to; needs no Qt."""
+"""Undo of Accept, Discard, Apply transform and Remove transform; needs no Qt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import slicer
-
-from MMRegSlicerLib.mrml_bridge import belongings
+from MMRegSlicerLib.mrml_bridge import attached_nodes
 from MMRegSlicerLib.request import Node
-from MMRegSlicerLib.result import REFERENCES, Result, into_folder, references
+from MMRegSlicerLib.result import REFERENCES, Result, referenced_nodes
+from MMRegSlicerLib.subject_hierarchy import add_to_folder, folder_name
 from MMRegSlicerLib.translation import tr as _
 
 
 @dataclass(frozen=True)
-class _Step:
-    title: str
+class _Command:
+    text: str
     result: Result
-    back: Callable[[], None]
+    undo: Callable[[], None]
 
 
-class Undo:
-    """Does what changes a result, and remembers how it was before. What was discarded is kept in memory until `forget`.
+class UndoStack:
+    """Modifies results and undoes it, the last command first. Discarded nodes are kept in memory until `clear`.
 
-    Hardening cannot be taken back: it forgets everything that came before it.
+    Hardening cannot be undone and clears the stack.
     """
 
     def __init__(self) -> None:
-        self._steps: list[_Step] = []
+        self._commands: list[_Command] = []
 
     @property
-    def title(self) -> str:
-        """What would be taken back; '' when there is nothing."""
-        return self._steps[-1].title if self._steps else ""
+    def undo_text(self) -> str:
+        """The name of the last command; '' when there is none."""
+        return self._commands[-1].text if self._commands else ""
 
     @property
     def result(self) -> Result:
-        """The result that the last step is about; there must be one."""
-        return self._steps[-1].result
+        """The result that the last command modified; there must be one."""
+        return self._commands[-1].result
 
-    def back(self) -> None:
-        """Take the last step back; there must be one."""
-        self._steps.pop().back()
+    def undo(self) -> None:
+        """Undo the last command; there must be one."""
+        self._commands.pop().undo()
 
-    def forget(self) -> None:
-        """Nothing can be taken back any more: the scene was closed."""
-        self._steps = []
+    def clear(self) -> None:
+        """Remove all commands."""
+        self._commands = []
 
     def accept(self, result: Result, *, harden: bool = False) -> None:
         """As `Result.accept`."""
         result.accept(harden=harden)
         if harden:
-            self.forget()
+            self.clear()
         else:
-            self._note(_("Accept"), result, lambda: result.set_accepted(False))
+            self._push(_("Accept"), result, lambda: result.set_accepted(False))
 
-    def apply(self, result: Result, nodes: Sequence[Node]) -> None:
-        """Put nodes under the transform."""
-        moved = [node for node in nodes if node not in result.under]
-        for node in moved:
-            result.apply_to(node)
-        self._note(_("Put under the transform"), result, lambda: _each(result.take_from, moved))
+    def apply_transform(self, result: Result, nodes: Sequence[Node]) -> None:
+        """Apply the transform to those of the nodes that are not under it."""
+        changed = [node for node in nodes if node not in result.transformed_nodes]
+        for node in changed:
+            result.apply_transform(node)
+        self._push(_("Apply transform"), result, lambda: _for_each_in_scene(result.remove_transform, changed))
 
-    def take(self, result: Result, nodes: Sequence[Node]) -> None:
-        """Put nodes back to where they were before."""
-        moved = [node for node in nodes if node in result.under]
-        for node in moved:
-            result.take_from(node)
-        self._note(_("Put back"), result, lambda: _each(result.apply_to, moved))
+    def remove_transform(self, result: Result, nodes: Sequence[Node]) -> None:
+        """Restore the original parent transform of those of the nodes that are under the transform."""
+        changed = [node for node in nodes if node in result.transformed_nodes]
+        for node in changed:
+            result.remove_transform(node)
+        self._push(_("Remove transform"), result, lambda: _for_each_in_scene(result.apply_transform, changed))
 
     def discard(self, result: Result) -> None:
         """As `Result.discard`."""
-        removed = _Removed(result)
+        snapshot = _Snapshot(result)
         result.discard()
-        self._note(_("Discard"), result, removed.restore)
+        self._push(_("Discard"), result, snapshot.restore)
 
-    def _note(self, title: str, result: Result, back: Callable[[], None]) -> None:
-        self._steps.append(_Step(title, result, back))
+    def _push(self, text: str, result: Result, undo: Callable[[], None]) -> None:
+        self._commands.append(_Command(text, result, undo))
 
 
-class _Removed:
-    """Everything of a result, so that it can be put into the scene again as it was."""
+class _Snapshot:
+    """All nodes and references of a result, to restore them after it was discarded."""
 
     def __init__(self, result: Result) -> None:
         self._result = result
         self._scene = result.transform.GetScene()
-        self._nodes = (*result.made, result.transform)
-        self._belongings = [each for node in self._nodes for each in belongings(node)]
-        self._references = {role: references(result.transform, role) for role in REFERENCES}
-        self._moved = tuple(node for node in result.under if node not in result.made)
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
-        folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.transform)) if hierarchy else 0
-        self._folder = str(hierarchy.GetItemName(folder)) if folder else str(result.transform.GetName())
+        self._nodes = (*result.output_nodes, result.transform)
+        self._attached = [each for node in self._nodes for each in attached_nodes(node)]
+        self._references = {role: referenced_nodes(result.transform, role) for role in REFERENCES}
+        self._transformed = tuple(node for node in result.transformed_nodes if node not in result.output_nodes)
+        self._folder = folder_name(result.transform)
 
     def restore(self) -> None:
-        """Put it back. A node takes the identifier that it had, and its references to others with it."""
-        for node in (*self._belongings, *self._nodes):
+        """Add the nodes again. A node keeps its identifier, and so its references to other nodes."""
+        for node in (*self._attached, *self._nodes):
             self._scene.AddNode(node)
         transform = self._result.transform
         for role, nodes in self._references.items():
@@ -103,11 +100,11 @@ class _Removed:
             for node in nodes:
                 if node.GetScene() is not None:
                     transform.AddNodeReferenceID(role, node.GetID())
-        into_folder(self._scene, self._folder, (transform, *self._result.made))
-        _each(self._result.apply_to, self._moved)
+        add_to_folder(self._scene, self._folder, (transform, *self._result.output_nodes))
+        _for_each_in_scene(self._result.apply_transform, self._transformed)
 
 
-def _each(action: Callable[[Node], None], nodes: Sequence[Node]) -> None:
+def _for_each_in_scene(action: Callable[[Node], None], nodes: Sequence[Node]) -> None:
     """Act on the nodes that are still in the scene."""
     for node in nodes:
         if node.GetScene() is not None:

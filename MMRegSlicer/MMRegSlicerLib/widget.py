@@ -1,4 +1,4 @@
-"""The panel of the module: form, running, result."""
+"""The panel of the module: parameter set, registration, result."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from MMRegSlicerLib import dependencies
 from MMRegSlicerLib.devices import DeviceProbe
 from MMRegSlicerLib.form import Form
 from MMRegSlicerLib.logic import MMRegSlicerLogic
-from MMRegSlicerLib.parameters import MODULE, Parameters, make_current, parameter_node, remove_unused
-from MMRegSlicerLib.registration import Callbacks, Progress
+from MMRegSlicerLib.parameters import (
+    MODULE,
+    ParameterSet,
+    current_parameter_node,
+    remove_unused_parameter_nodes,
+    set_current_parameter_node,
+)
+from MMRegSlicerLib.registration_run import Callbacks, Progress
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.result_view import ResultView
@@ -25,7 +31,7 @@ _POLL_MS = 50
 
 
 class Panel(VTKObservationMixin):  # type: ignore[misc]
-    """Ties the widgets of ``MMRegSlicer.ui`` to the scene and to the logic.
+    """Connects the widgets of ``MMRegSlicer.ui`` to the scene and to the logic.
 
     Parameters
     ----------
@@ -38,141 +44,147 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         super().__init__()
         self.ui = ui
         self.logic = logic
-        self._parameters: Parameters | None = None
+        self._parameters: ParameterSet | None = None
         self._probe: DeviceProbe | None = None
-        self._probed = False
-        self._running = False
-        self.form = Form(ui, self._form_changed)
-        self.result_view = ResultView(ui, self._result_chosen, self._discarded)
+        self._has_probed = False
+        self._is_running = False
+        self.form = Form(ui, self._on_form_changed)
+        self.result_view = ResultView(ui, self._show_result, self._on_result_discarded)
         self._timer = qt.QTimer()
         self._timer.setInterval(_POLL_MS)
         self._timer.connect("timeout()", self._poll)
         ui.parameterSelector.baseName = MODULE
         ui.parameterSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", MODULE)
-        ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._form_chosen)
-        ui.registerButton.connect("clicked()", self._register_clicked)
-        ui.cancelButton.connect("clicked()", self._cancel_clicked)
+        ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_parameter_set_selected)
+        ui.registerButton.connect("clicked()", self._on_register_clicked)
+        ui.cancelButton.connect("clicked()", self.logic.cancelAll)
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self._scene_closes)
-        self.addObserver(scene, scene.EndCloseEvent, lambda _caller, _event: self._show_scene())
-        self.addObserver(scene, scene.EndImportEvent, lambda _caller, _event: self._scene_loaded())
-        self.addObserver(scene, scene.NodeRemovedEvent, lambda _caller, _event: self._node_removed())
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
+        self.addObserver(scene, scene.EndCloseEvent, lambda _caller, _event: self._update_from_scene())
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_import)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
 
     def enter(self) -> None:
-        """Show what the scene holds; called when a person comes to the module."""
-        self.result_view.take_keys(True)
-        self._show_scene()
+        """Update from the scene and enable the shortcuts, when the user switches to the module."""
+        self.result_view.enable_shortcuts(True)
+        self._update_from_scene()
 
     def exit(self) -> None:
-        """Give the keys to other modules; called when a person leaves for one. A registration goes on."""
-        self.result_view.take_keys(False)
+        """Disable the shortcuts, when the user switches to another module. A registration goes on."""
+        self.result_view.enable_shortcuts(False)
 
     def cleanup(self) -> None:
-        """Leave nothing behind: called when the module is reloaded and when the application quits."""
+        """Stop all processes, timers and observers, when the module is reloaded or the application quits."""
         self.logic.cancelAll()
         self._timer.stop()
         if self._probe is not None:
             self._probe.stop()
             self._probe = None
+        self._release_parameter_node()
         self.removeObservers()
         self.result_view.cleanup()
 
-    def _show_scene(self) -> None:
-        self._show_form(parameter_node(slicer.mrmlScene))
-        self._look_for_devices()
+    def _update_from_scene(self) -> None:
+        self._set_parameter_node(current_parameter_node(slicer.mrmlScene))
+        self._detect_devices()
 
-    def _scene_loaded(self) -> None:
-        remove_unused(slicer.mrmlScene)
-        self._show_scene()
+    def _on_scene_end_import(self, _caller: object, _event: str) -> None:
+        remove_unused_parameter_nodes(slicer.mrmlScene)
+        self._update_from_scene()
 
-    def _form_chosen(self, node: Node) -> None:
-        """Show another form of the scene; while the scene is being closed or loaded there may be none."""
+    def _on_parameter_set_selected(self, node: Node) -> None:
+        """Show the selected parameter set; None while the scene is being closed or loaded."""
         scene = slicer.mrmlScene
-        shown = None if self._parameters is None else self._parameters.node
-        if shown is None or node is shown or scene.IsBatchProcessing():
+        current = None if self._parameters is None else self._parameters.node
+        if current is None or node is current or scene.IsBatchProcessing():
             return
         if node is not None:
-            make_current(node)
-        self._show_form(node if node is not None else parameter_node(scene))
+            set_current_parameter_node(node)
+        self._set_parameter_node(node if node is not None else current_parameter_node(scene))
 
-    def _show_form(self, node: Node) -> None:
+    def _set_parameter_node(self, node: Node) -> None:
         if self._parameters is None or self._parameters.node is not node:
-            self._forget_parameters()
-            self._parameters = Parameters(node)
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, lambda _caller, _event: self._parameters_changed())
+            self._release_parameter_node()
+            self._parameters = ParameterSet(node)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._on_parameter_node_modified)
             self.ui.parameterSelector.setCurrentNode(node)
-        self._parameters_changed()
+        self._update_from_parameter_node()
 
-    def _form_changed(self) -> None:
+    def _release_parameter_node(self) -> None:
         if self._parameters is not None:
-            self._parameters.request = self.form.request
-            make_current(self._parameters.node)
-        self._refresh()
+            self.removeObserver(self._parameters.node, vtk.vtkCommand.ModifiedEvent, self._on_parameter_node_modified)
+            self._parameters = None
 
-    def _parameters_changed(self) -> None:
+    def _on_parameter_node_modified(self, _caller: object, _event: str) -> None:
+        self._update_from_parameter_node()
+
+    def _update_from_parameter_node(self) -> None:
         if self._parameters is None:
             return
         if self.form.request != self._parameters.request:
             self.form.request = self._parameters.request
-        self._refresh()
+        self._update_register_button()
         transform = self._parameters.result_transform
         self.result_view.show(None if transform is None else Result(transform))
 
-    def _refresh(self) -> None:
-        """Enable *Register* when it can run, and otherwise say why it cannot."""
-        if self._running:
-            return
-        problem = self.form.request.why_not()
-        self.ui.registerButton.setEnabled(not problem)
-        self.ui.statusLabel.setText(problem)
+    def _on_form_changed(self) -> None:
+        if self._parameters is not None:
+            self._parameters.request = self.form.request
+            set_current_parameter_node(self._parameters.node)
+        self._update_register_button()
 
-    def _register_clicked(self) -> None:
+    def _update_register_button(self) -> None:
+        """Enable *Register* if the request is valid, otherwise show why it is not."""
+        if self._is_running:
+            return
+        error = self.form.request.validation_error()
+        self.ui.registerButton.setEnabled(not error)
+        self.ui.statusLabel.setText(error)
+
+    def _on_register_clicked(self) -> None:
         try:
-            dependencies.ensure(lambda question: bool(slicer.util.confirmOkCancelDisplay(question, _("MMReg"))))
-            callbacks = Callbacks(self._progressed, self._logged, self._done, self._failed)
+            dependencies.ensure_installed(
+                lambda question: bool(slicer.util.confirmOkCancelDisplay(question, _("MMReg")))
+            )
+            callbacks = Callbacks(self._on_progress, self._on_log, self._on_finished, self._on_failed)
             self.logic.startRequest(self.form.request, callbacks)
         except MMRegError as error:
             self.ui.statusLabel.setText(str(error))
-            self._logged(str(error))
+            self._on_log(str(error))
             return
         self.ui.logView.setPlainText("")
-        self._show_running(True)
+        self._set_running(True)
         self.ui.statusLabel.setText(_("Starting…"))
         self._timer.start()
 
-    def _cancel_clicked(self) -> None:
-        self.logic.cancelAll()
-
     def _poll(self) -> None:
-        running = self.logic.poll()
-        probing = self._probe is not None and self._probe.poll()
-        if not probing:
+        is_running = self.logic.poll()
+        is_probing = self._probe is not None and self._probe.poll()
+        if not is_probing:
             self._probe = None
-        if not running and not probing:
+        if not is_running and not is_probing:
             self._timer.stop()
 
-    def _progressed(self, progress: Progress) -> None:
+    def _on_progress(self, progress: Progress) -> None:
         self.ui.progressBar.setValue(round(1000 * progress.fraction))
-        self.ui.statusLabel.setText(_status(progress))
+        self.ui.statusLabel.setText(_progress_text(progress))
 
-    def _logged(self, line: str) -> None:
+    def _on_log(self, line: str) -> None:
         self.ui.logView.appendPlainText(line)
 
-    def _done(self, result: Result) -> None:
-        self._show_running(False)
-        if self._parameters is not None:
-            self._parameters.result_transform = result.transform
-        self.ui.statusLabel.setText(_("Done. Look at the images before you believe it."))
-        self.result_view.show(result)
+    def _on_finished(self, result: Result) -> None:
+        self._set_running(False)
+        self._show_result(result)
+        self.ui.statusLabel.setText(_("Finished. Check the result before accepting."))
 
-    def _failed(self, error: MMRegError) -> None:
-        self._show_running(False)
+    def _on_failed(self, error: MMRegError) -> None:
+        self._set_running(False)
         self.ui.statusLabel.setText(str(error))
-        # The line above the button goes with the next change of the form; the log keeps it.
-        self._logged(str(error))
+        # The status is replaced when the parameter set changes; the log keeps the error.
+        self._on_log(str(error))
 
-    def _show_running(self, running: bool) -> None:
-        ui, self._running = self.ui, running
+    def _set_running(self, running: bool) -> None:
+        ui, self._is_running = self.ui, running
         ui.cancelButton.setVisible(running)
         ui.progressBar.setVisible(running)
         ui.progressBar.setValue(0)
@@ -181,48 +193,40 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.form.set_enabled(not running)
         ui.resultSection.setEnabled(not running)
 
-    def _result_chosen(self, result: Result) -> None:
+    def _show_result(self, result: Result) -> None:
         if self._parameters is not None:
             self._parameters.result_transform = result.transform
         self.result_view.show(result)
 
-    def _discarded(self) -> None:
-        self.ui.statusLabel.setText(_("Discarded. Everything is where it was before."))
+    def _on_result_discarded(self) -> None:
+        self.ui.statusLabel.setText(_("Result discarded. The original parent transforms were restored."))
 
-    def _scene_closes(self, _caller: object, _event: str) -> None:
-        self.logic.cancelAll(_("Cancelled because the scene was closed."))
-        self._forget_parameters()
-        self.result_view.forget()
+    def _on_scene_start_close(self, _caller: object, _event: str) -> None:
+        self.logic.cancelAll(_("Registration cancelled: the scene was closed."))
+        self._release_parameter_node()
+        self.result_view.clear()
 
-    def _node_removed(self) -> None:
+    def _on_node_removed(self, _caller: object, _event: str) -> None:
         if self._parameters is not None and self._parameters.result_transform is None:
             self.result_view.show(None)
 
-    def _forget_parameters(self) -> None:
-        if self._parameters is not None:
-            node = self._parameters.node
-            for observed, event, method, *_rest in list(self.Observations):
-                if observed is node:
-                    self.removeObserver(node, event, method)
-            self._parameters = None
-
-    def _look_for_devices(self) -> None:
-        if self._probed:
+    def _detect_devices(self) -> None:
+        if self._has_probed:
             return
-        lacking = [package.name for package in dependencies.missing() if not package.optional]
-        if lacking:
-            text = _("{names} will be installed before the first registration, after asking you.")
-            self.ui.deviceFound.setText(text.format(names=", ".join(lacking)))
+        missing = dependencies.missing_required()
+        if missing:
+            text = _("{names} will be installed before the first registration, after confirmation.")
+            self.ui.deviceStatus.setText(text.format(names=missing))
             return
-        self._probed = True
-        self.ui.deviceFound.setText(_("Looking for a GPU…"))
-        self._probe = DeviceProbe(self.ui.deviceFound.setText)
+        self._has_probed = True
+        self.ui.deviceStatus.setText(_("Detecting compute devices…"))
+        self._probe = DeviceProbe(self.ui.deviceStatus.setText)
         self._timer.start()
 
 
-def _status(progress: Progress) -> str:
-    if progress.left_s is None:
+def _progress_text(progress: Progress) -> str:
+    if progress.remaining_s is None:
         return f"{progress.stage}…"
-    minutes, seconds = divmod(round(progress.left_s), 60)
-    left = _("{minutes}:{seconds:02d} left").format(minutes=minutes, seconds=seconds)
-    return f"{progress.stage}, {left}"
+    minutes, seconds = divmod(round(progress.remaining_s), 60)
+    remaining = _("{minutes}:{seconds:02d} remaining").format(minutes=minutes, seconds=seconds)
+    return f"{progress.stage}, {remaining}"

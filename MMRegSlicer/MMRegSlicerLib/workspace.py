@@ -1,4 +1,4 @@
-"""The private folder through which the application and a process exchange files; never left behind for long."""
+"""The temporary folder in which the application and a process exchange files; always removed, even after a crash."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import IO
 
 _PREFIX = "mmreg-"
 _LOCK = "lock"
-# A folder is a moment old before its lock is held; nobody else must take that for a crash.
-_YOUNG_S = 60.0
+# Between creating a folder and locking it there is a moment; a folder without a lock is stale only after this time.
+_GRACE_S = 60.0
 
 
 class Workspace:
-    """A folder that is there until `close`, and that the next one removes when the application crashed before.
+    """A temporary folder that exists until `close`; after a crash of the application the next one removes it.
 
     Notes
     -----
-    The application holds a lock on a file inside. The system lets go of it however the application ends, so that a
-    folder whose lock can be had belongs to nobody any more; process numbers would come again.
+    The application holds a lock on a file inside. The system releases it however the application ends, so a folder
+    whose lock can be acquired is stale. Process numbers would be reused.
     """
 
     def __init__(self) -> None:
-        remove_abandoned()
+        remove_stale()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         lock = (self.folder / _LOCK).open("w")
         _try_lock(lock)
-        # Also when the application quits, or nobody holds this any more.
+        # Also when the application quits, or when this object is deleted.
         self._finish = weakref.finalize(self, _close, lock, self.folder)
 
     def close(self) -> None:
-        """Remove the folder with everything in it. May be called again."""
+        """Remove the folder and its contents. May be called again."""
         self._finish()
 
 
-def remove_abandoned() -> None:
-    """Remove the folders of applications that ended without `Workspace.close`: by a crash, or killed."""
+def remove_stale() -> None:
+    """Remove the folders of applications that crashed or were killed before `Workspace.close`."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        # What belongs to another user, or is being removed by another application, is left to them.
+        # Folders of other users, and those that another application is removing, are skipped.
         with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _YOUNG_S and _is_abandoned(folder / _LOCK):
+            if time.time() - folder.stat().st_mtime > _GRACE_S and _is_stale(folder / _LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -53,8 +53,8 @@ def _close(lock: IO[str], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_abandoned(path: Path) -> bool:
-    # Opened for appending it is not made where it is not: without a lock, the folder is somebody else's.
+def _is_stale(path: Path) -> bool:
+    # A folder without a lock file is not one of ours; opening the file would create it.
     if not path.is_file():
         return False
     with path.open("a") as file:
@@ -62,7 +62,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _try_lock(file: IO[str]) -> bool:
-    """Take the lock of a file until it is closed; False when another process has it."""
+    """Lock a file until it is closed; False when another process holds the lock."""
     try:
         if os.name == "nt":
             import msvcrt

@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 
 from MMRegCore.errors import Cancelled
 from MMRegCore.monitor import Monitor
-from MMRegCore.ops import avg_pool, box_mean, diffusion_energy, upsample
+from MMRegCore.ops import avg_pool, diffusion_energy
 from MMRegCore.optimisation.adam import Adam, DescriptorDistance
 from MMRegCore.optimisation.instance import refine_field
 from MMRegCore.optimisation.settings import InstanceSettings
@@ -91,18 +91,6 @@ def test_adam_is_that_of_torch():
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_a_weighted_mean_leaves_out_what_has_no_weight():
-    values = torch.zeros(1, 3, 9, 9, 9)
-    values[..., :5] = 2.0
-    values[..., 5:] = 100.0
-    weight = torch.zeros(1, 1, 9, 9, 9)
-    weight[..., :5] = 1
-    assert float(box_mean(box_mean(values, 1, weight=weight), 1, weight=weight)[..., :5].max()) < 2.2
-    # What lies beyond the grid counts for nothing either.
-    ones = torch.ones(1, 1, 6, 6, 6)
-    assert torch.allclose(box_mean(ones, 2, weight=ones), ones)
-
-
 def test_cancelled():
     monitor = Monitor()
     monitor.cancel()
@@ -122,35 +110,3 @@ def test_gradients_of_the_distance(padding, unit):
     weight = torch.from_numpy(random.random((1, 1, 3, 4, 3)))
     distance = DescriptorDistance.of(fixed, moving, weight, unit=unit)
     assert gradcheck(lambda u: distance(u, padding), (field,))
-
-
-def test_gradients_of_the_regularisation():
-    field = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 3, 4, 3))).requires_grad_(True)
-    assert gradcheck(diffusion_energy, (field,))
-    assert gradcheck(lambda u: box_mean(box_mean(u, 1), 1), (field,))
-
-
-def test_diffusion_energy_by_hand():
-    ramp = torch.zeros(1, 3, 4, 5, 6)
-    ramp[0, 0] = 2 * torch.arange(4.0).reshape(4, 1, 1)
-    # Differences of 2 in one of three components along d.
-    assert float(diffusion_energy(ramp)) == pytest.approx(4 / 3)
-    assert float(diffusion_energy(torch.ones(1, 3, 4, 1, 6))) == 0
-
-
-@pytest.mark.parametrize("stride", [1, 2, 4, 6])
-def test_pooling_and_upsampling_keep_a_linear_ramp_in_place(stride):
-    shape = (24, 25, 31)
-    d, h, w = torch.meshgrid(*(torch.arange(float(n)) for n in shape), indexing="ij")
-    ramp = (d + 2 * h - w)[None, None]
-    pooled = avg_pool(ramp, stride)
-    assert pooled.shape[2:] == tuple(-(-n // stride) for n in shape)
-    back = upsample(pooled, stride, shape)
-    assert back.shape == ramp.shape
-    keep = slice(stride, -2 * stride)
-    assert torch.allclose(back[..., keep, keep, keep], ramp[..., keep, keep, keep], atol=1e-3)
-
-
-def test_the_last_block_is_an_average_of_what_there_is():
-    line = torch.arange(7.0).reshape(1, 1, 1, 1, 7).expand(1, 1, 2, 2, 7)
-    assert avg_pool(line, 2)[0, 0, 0, 0].tolist() == [0.5, 2.5, 4.5, 6.0]

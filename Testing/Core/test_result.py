@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from MMRegCore import register
-from MMRegCore.assessment.quality import Distribution, MapSummary, Quality, Verdict
+from MMRegCore.assessment.quality import Quality
 from MMRegCore.config import RegistrationSettings, with_changes
-from MMRegCore.errors import InputError
 from MMRegCore.provenance import Provenance
-from MMRegCore.records import from_json, to_json
+from MMRegCore.records import from_json
 from MMRegCore.result import SCHEMA_VERSION, RegistrationResult
 from quick import QUICK, QUICK_MCBO
 from scenes import box, scene, translation
@@ -124,43 +123,3 @@ def test_what_is_wrong_is_not_valid(content: dict, place: tuple, value: object) 
         inner = inner[key]
     inner[place[-1]] = value
     assert not VALIDATOR.is_valid(wrong)
-
-
-class TestRecords:
-    VERDICT = Verdict("review", ("one", "two"), None)
-
-    def test_keys_of_a_later_version_are_left_out(self) -> None:
-        assert from_json(Verdict, {**to_json(self.VERDICT), "mood": "good"}) == self.VERDICT
-
-    def test_whole_numbers_are_numbers(self) -> None:
-        assert from_json(Verdict, {**to_json(self.VERDICT), "reasons": [], "expected_error_mm": 2}) == Verdict(
-            "review", (), 2.0
-        )
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"level": "fine"}, "expected Verdict.level to be .*; got 'fine'"),
-            ({"reasons": "one"}, "expected Verdict.reasons to be tuple; got 'one'"),
-            ({"reasons": [1]}, "expected Verdict.reasons to be str; got 1"),
-            ({"expected_error_mm": "2"}, "expected Verdict.expected_error_mm to be float; got '2'"),
-        ],
-    )
-    def test_a_value_of_another_kind_is_named(self, change: dict, message: str) -> None:
-        given = {**json.loads(json.dumps(to_json(self.VERDICT))), **change}
-        with pytest.raises(InputError, match=message):
-            from_json(Verdict, given)
-
-    def test_a_tuple_of_another_length_is_named(self) -> None:
-        about = MapSummary("a", "a.nii.gz", "A", "", "", ("#000000",), (0.0, 1.0), 0.0, Distribution(None, None, None))
-        assert from_json(MapSummary, to_json(about)) == about
-        with pytest.raises(InputError, match=r"expected MapSummary.limits to be tuple.*; got \[1.0\]"):
-            from_json(MapSummary, {**to_json(about), "limits": [1.0]})
-
-    def test_a_missing_key_is_named(self) -> None:
-        with pytest.raises(InputError, match="expected Verdict to have expected_error_mm; got level, reasons"):
-            from_json(Verdict, {"level": "review", "reasons": []})
-
-    def test_something_else_than_an_object_is_named(self) -> None:
-        with pytest.raises(InputError, match="expected Quality.region to be a JSON object; got 3"):
-            from_json(Quality, {field.name: 3 for field in fields(Quality)})

@@ -1,4 +1,4 @@
-"""Slicer's real scene without the application: nodes, logics, and what tests ask of them."""
+"""Slicer's real scene without the application: nodes, logics, and helpers for tests."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def add_segmentation(scene: Any, name: str, image: Any, inside: np.ndarray) -> t
 
 
 def points_in_world(node: Any) -> np.ndarray:
-    """(N, 3), RAS mm: where the points of a list are seen."""
+    """(N, 3), RAS mm: the points of a list in the scene."""
     return slicer.util.arrayFromMarkupsControlPoints(node, world=True)
 
 
@@ -108,7 +108,7 @@ def node_ids(scene: Any) -> list[str]:
 
 
 def snapshot(node: Any) -> tuple[object, ...]:
-    """All that tells whether an input was touched: attributes, references, parent, file, geometry, voxels."""
+    """The state of an input node: attributes, references, parent, file, geometry, voxels."""
     names = node.GetAttributeNames()
     attributes = {name: node.GetAttribute(name) for name in names} if names else {}
     roles: list[str] = []

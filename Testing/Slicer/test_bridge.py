@@ -1,4 +1,4 @@
-"""Nodes to files and back, the form in the scene, what a result folder becomes; without any process."""
+"""Nodes to files and back, parameter sets in the scene, loading of result folders; without any process."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,10 @@ from MMRegCore.evaluate import target_registration_error
 from MMRegCore.io import Landmarks, read_transform, read_volume, write_transform, write_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegSlicerLib import mrml_bridge
-from MMRegSlicerLib.deformation import GRID, show_deformation, shown_deformation
-from MMRegSlicerLib.landmarks import measure
-from MMRegSlicerLib.map_style import style_of
-from MMRegSlicerLib.parameters import Parameters
+from MMRegSlicerLib.deformation import GRID, deformation_mode, show_deformation
+from MMRegSlicerLib.landmarks import landmark_errors
+from MMRegSlicerLib.map_style import map_style
+from MMRegSlicerLib.parameters import ParameterSet
 from MMRegSlicerLib.request import Mask, Moving, Request
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import (
@@ -100,24 +100,26 @@ class TestFiles:
         written = read_volume(tmp_path / "mask.nrrd")
         np.testing.assert_array_equal(written.data[0].numpy() > 0, inside > 0)
 
-    def test_the_start_goes_through_everything_above_both(self, scene, ultrasound, mr, tmp_path):
+    def test_the_initial_transform_includes_all_parents_of_both(self, scene, ultrasound, mr, tmp_path):
         above_us = add_linear(scene, "a", translation(1, 2, 3), add_linear(scene, "b", np.diag([2.0, 1, 1, 1])))
         above_mr = add_linear(scene, "c", translation(0, 0, 50))
         ultrasound.SetAndObserveTransformNodeID(above_us.GetID())
-        assert mrml_bridge.write_start(ultrasound, above_mr, tmp_path / "start.h5")
-        found = read_transform(tmp_path / "start.h5").apply(np.array([[10.0, 20.0, 30.0]]))
+        assert mrml_bridge.write_initial_transform(ultrasound, above_mr, tmp_path / "initial.h5")
+        found = read_transform(tmp_path / "initial.h5").apply(np.array([[10.0, 20.0, 30.0]]))
         np.testing.assert_allclose(found, [[22.0, 22.0, -17.0]])
-        assert not mrml_bridge.write_start(ultrasound, above_us, tmp_path / "none.h5")
+        assert not mrml_bridge.write_initial_transform(ultrasound, above_us, tmp_path / "none.h5")
 
-    def test_a_bent_start_is_kept_bent(self, scene, ultrasound, transform, oblique_grid, tmp_path):
-        write_transform(transform, tmp_path / "bent.h5")
-        bent = mrml_bridge.read_transform(tmp_path / "bent.h5", scene, "bent")
+    def test_a_deformable_initial_transform_stays_deformable(
+        self, scene, ultrasound, transform, oblique_grid, tmp_path
+    ):
+        write_transform(transform, tmp_path / "deformable.h5")
+        deformable = mrml_bridge.read_transform(tmp_path / "deformable.h5", scene, "deformable")
         shift = add_linear(scene, "shift", translation(0, 0, 5))
         ultrasound.SetAndObserveTransformNodeID(shift.GetID())
-        mrml_bridge.write_start(ultrasound, bent, tmp_path / "start.h5")
+        mrml_bridge.write_initial_transform(ultrasound, deformable, tmp_path / "initial.h5")
         points = oblique_grid.points_ras()[::7, ::7, ::7].reshape(-1, 3)
         expected = transform.apply(points + np.array([0, 0, 5]))
-        np.testing.assert_allclose(read_transform(tmp_path / "start.h5").apply(points), expected, atol=1e-3)
+        np.testing.assert_allclose(read_transform(tmp_path / "initial.h5").apply(points), expected, atol=1e-3)
 
 
 def slicer_matrix(node) -> np.ndarray:
@@ -126,21 +128,21 @@ def slicer_matrix(node) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-class TestForm:
+class TestParameterSet:
     def test_saved_in_a_bundle_and_read_back(self, scene, ultrasound, mr, folder, tmp_path):
         segmentation, segment = add_segmentation(scene, "Seg", ultrasound, np.ones(SHAPE))
         request = Request(
             fixed=ultrasound,
             moving=(Moving(mr), Moving()),
             fixed_mask=Mask(segmentation, segment),
-            start=add_linear(scene, "start", translation(1, 0, 0)),
+            initial_transform=add_linear(scene, "initial", translation(1, 0, 0)),
             preset="mcbo-published",
             changes={"mcbo.half_width": "5"},
             device="cpu",
             name="first ultrasound",
         )
         node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")
-        parameters = Parameters(node)
+        parameters = ParameterSet(node)
         parameters.request = request
         assert parameters.request == request
         parameters.result_transform = add_result(folder, Request(fixed=ultrasound, moving=(Moving(mr),))).transform
@@ -150,9 +152,13 @@ class TestForm:
 
         loaded = new_scene(tmp_path)
         assert loaded.ReadFromMRB(str(tmp_path / "case.mrb"), True, slicer.vtkMRMLMessageCollection())
-        parameters = Parameters(loaded.GetFirstNodeByName("MMReg"))
+        parameters = ParameterSet(loaded.GetFirstNodeByName("MMReg"))
         again = parameters.request
-        assert [again.fixed.GetName(), again.moving_nodes[0].GetName(), again.start.GetName()] == ["US", "T1", "start"]
+        assert [again.fixed.GetName(), again.moving_nodes[0].GetName(), again.initial_transform.GetName()] == [
+            "US",
+            "T1",
+            "initial",
+        ]
         assert (len(again.moving), again.fixed_mask.segment_id) == (2, segment)
         assert (again.preset, again.changes, again.device, again.name) == (
             request.preset,
@@ -164,67 +170,70 @@ class TestForm:
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(result.warped[0]), shown)
         assert result.numbers["verdict"]["level"] == "review"
         assert result.report == "<html>Größe</html>"
-        assert [style_of(node).title for node in result.maps] == ["Expected error (mm)"]
-        assert shown_deformation(result.transform) == GRID
+        assert [map_style(node).title for node in result.maps] == ["Expected error (mm)"]
+        assert deformation_mode(result.transform) == GRID
         assert result.transform.GetDisplayNode().GetRegionNode() is again.fixed
         assert again.moving_nodes[0].GetTransformNodeID() == result.transform.GetID()
         result.discard()
         assert again.moving_nodes[0].GetTransformNodeID() is None
         assert loaded.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
 
-    def test_several_forms_live_side_by_side_and_tell_once(self, scene, ultrasound, mr):
-        forms = [Parameters(scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")) for _ in range(2)]
-        told = []
-        forms[0].node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: told.append(1))
-        forms[0].request = Request(fixed=ultrasound, moving=(Moving(mr), Moving(mr)), preset="x")
-        assert told == [1]
-        assert forms[1].request == Request()
-        forms[0].request = Request(fixed=ultrasound, moving=(Moving(mr),))
-        assert len(forms[0].request.moving) == 1
+    def test_several_sets_are_independent_and_notify_once(self, scene, ultrasound, mr):
+        sets = [ParameterSet(scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")) for _ in range(2)]
+        notified = []
+        sets[0].node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: notified.append(1))
+        sets[0].request = Request(fixed=ultrasound, moving=(Moving(mr), Moving(mr)), preset="x")
+        assert notified == [1]
+        assert sets[1].request == Request()
+        sets[0].request = Request(fixed=ultrasound, moving=(Moving(mr),))
+        assert len(sets[0].request.moving) == 1
         scene.RemoveNode(ultrasound)
-        assert forms[0].request.fixed is None
+        assert sets[0].request.fixed is None
 
     @pytest.mark.parametrize("text", ["not JSON", "[1]"])
-    def test_opens_with_settings_that_somebody_spoilt(self, scene, text):
+    def test_opens_with_settings_that_were_edited_by_hand(self, scene, text):
         node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "MMReg")
         node.SetParameter("changes", text)
-        assert Parameters(node).request.changes == {}
+        assert ParameterSet(node).request.changes == {}
 
 
-class TestWhyNot:
+class TestValidation:
     def test_names_what_is_missing(self, scene, ultrasound, mr):
-        assert "ultrasound" in Request().why_not()
-        assert "MR" in Request(fixed=ultrasound).why_not()
-        assert "twice" in Request(ultrasound, (Moving(ultrasound),)).why_not()
-        assert "twice" in Request(ultrasound, (Moving(mr), Moving(mr))).why_not()
-        assert Request(ultrasound, (Moving(mr), Moving())).why_not() == ""
-        assert "half_width" in Request(ultrasound, (Moving(mr),), changes={"mcbo.half_width": "99"}).why_not()
-        assert "preset" in Request(ultrasound, (Moving(mr),), preset="unknown").why_not()
+        assert "ultrasound" in Request().validation_error()
+        assert "MR" in Request(fixed=ultrasound).validation_error()
+        assert "twice" in Request(ultrasound, (Moving(ultrasound),)).validation_error()
+        assert "twice" in Request(ultrasound, (Moving(mr), Moving(mr))).validation_error()
+        assert Request(ultrasound, (Moving(mr), Moving())).validation_error() == ""
+        assert "half_width" in Request(ultrasound, (Moving(mr),), changes={"mcbo.half_width": "99"}).validation_error()
+        assert "preset" in Request(ultrasound, (Moving(mr),), preset="unknown").validation_error()
 
     def test_refuses_what_is_no_single_valued_image(self, scene, ultrasound):
         empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         colour = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colour")
         slicer.util.updateVolumeFromArray(colour, np.zeros((4, 4, 4, 3), dtype=np.uint8))
-        assert "empty holds no image" in Request(ultrasound, (Moving(empty),)).why_not()
-        assert "colour" in Request(ultrasound, (Moving(colour),)).why_not()
+        assert "empty contains no image" in Request(ultrasound, (Moving(empty),)).validation_error()
+        assert "colour" in Request(ultrasound, (Moving(colour),)).validation_error()
 
-    def test_refuses_masks_and_mr_that_lie_elsewhere(self, scene, ultrasound, mr):
+    def test_refuses_masks_and_mr_with_another_parent_transform(self, scene, ultrasound, mr):
         other = add_volume(scene, "FLAIR", np.ones(SHAPE), np.eye(4))
         moved = add_linear(scene, "moved", translation(1, 0, 0))
         other.SetAndObserveTransformNodeID(moved.GetID())
-        assert "different transforms" in Request(ultrasound, (Moving(mr), Moving(other))).why_not()
-        assert Request(ultrasound, (Moving(mr), Moving(other)), start=moved).why_not() == ""
-        assert "same transform" in Request(ultrasound, (Moving(mr),), fixed_mask=Mask(other)).why_not()
+        assert "same parent transform" in Request(ultrasound, (Moving(mr), Moving(other))).validation_error()
+        assert Request(ultrasound, (Moving(mr), Moving(other)), initial_transform=moved).validation_error() == ""
+        assert "same parent transform" in Request(ultrasound, (Moving(mr),), fixed_mask=Mask(other)).validation_error()
         segmentation, _ = add_segmentation(scene, "Seg", ultrasound, np.ones(SHAPE))
-        assert "segment" in Request(ultrasound, (Moving(mr),), fixed_mask=Mask(segmentation)).why_not()
+        assert "segment" in Request(ultrasound, (Moving(mr),), fixed_mask=Mask(segmentation)).validation_error()
 
-    def test_says_when_the_start_is_only_the_upper_part_of_the_chain(self, scene, ultrasound, mr):
+    def test_warns_when_the_initial_transform_leaves_out_parents(self, scene, ultrasound, mr):
         upper = add_linear(scene, "tracker", translation(9, 0, 0))
         lower = add_linear(scene, "calibration", translation(1, 0, 0), upper)
         mr.SetAndObserveTransformNodeID(lower.GetID())
-        assert "calibration would be left out" in Request(ultrasound, (Moving(mr),), start=upper).start_advice()
-        assert Request(ultrasound, (Moving(mr),), start=lower).start_advice() == ""
-        assert Request(ultrasound, (Moving(mr),)).start_advice() == ""
+        assert (
+            "calibration would be ignored"
+            in Request(ultrasound, (Moving(mr),), initial_transform=upper).initial_transform_warning()
+        )
+        assert Request(ultrasound, (Moving(mr),), initial_transform=lower).initial_transform_warning() == ""
+        assert Request(ultrasound, (Moving(mr),)).initial_transform_warning() == ""
 
 
 class TestResult:
@@ -232,7 +241,7 @@ class TestResult:
     def request_(self, ultrasound, mr) -> Request:
         return Request(ultrasound, (Moving(mr),))
 
-    def test_takes_what_the_folder_holds(self, scene, request_, folder):
+    def test_loads_all_files_of_the_folder(self, scene, request_, folder):
         result = add_result(folder, request_)
         assert [node.GetName() for node in result.maps] == ["T1 to US: expected error"]
         assert result.numbers == {"verdict": {"level": "review", "reasons": ["the deformation is large"]}}
@@ -240,7 +249,7 @@ class TestResult:
         assert result.fixed is request_.fixed
         assert all(node.GetStorageNode() is None for node in (*result.warped, *result.maps, result.transform))
 
-    def test_a_folder_with_the_transform_alone_will_do(self, scene, request_, folder):
+    def test_the_transform_alone_is_enough(self, scene, request_, folder):
         for path in folder.iterdir():
             if path.name != "transform.h5":
                 path.unlink()
@@ -251,15 +260,15 @@ class TestResult:
         inside = oblique_grid.points_ras()[3:-3:6, 3:-3:6, 3:-3:6].reshape(-1, 3)
         fixed = np.concatenate([inside, oblique_grid.centre_ras + np.array([[200.0, 0, 0], [0, -150, 90]])])
         points = add_points(scene, "points", transform.apply(fixed))
-        add_result(folder, request_).apply_to(points)
+        add_result(folder, request_).apply_transform(points)
         np.testing.assert_allclose(points_in_world(points), fixed, atol=1e-3)
 
-    @pytest.mark.parametrize("moved_along", [False, True])
+    @pytest.mark.parametrize("is_transformed", [False, True])
     def test_landmarks_are_measured_as_the_core_does(
-        self, scene, request_, folder, mr, transform, oblique_grid, moved_along
+        self, scene, request_, folder, mr, transform, oblique_grid, is_transformed
     ):
-        start = add_linear(scene, "start", translation(0, 0, 7))
-        mr.SetAndObserveTransformNodeID(start.GetID())
+        initial = add_linear(scene, "initial", translation(0, 0, 7))
+        mr.SetAndObserveTransformNodeID(initial.GetID())
         tracker = add_linear(scene, "tracker", translation(60, 0, 0))
         request_.fixed.SetAndObserveTransformNodeID(tracker.GetID())
         result = add_result(folder, request_)
@@ -267,10 +276,10 @@ class TestResult:
         in_us = add_points(scene, "in US", us)
         in_us.SetAndObserveTransformNodeID(tracker.GetID())
         in_mr = add_points(scene, "in MR", us + np.array([[1.0, 2.0, 3.0]]))
-        in_mr.SetAndObserveTransformNodeID(start.GetID())
-        if moved_along:
-            result.apply_to(in_mr)
-        found = measure(result, in_us, in_mr)
+        in_mr.SetAndObserveTransformNodeID(initial.GetID())
+        if is_transformed:
+            result.apply_transform(in_mr)
+        found = landmark_errors(result, in_us, in_mr)
 
         points = Landmarks(us, tuple(f"{n}" for n in range(len(us))))
         before = SpatialTransform.from_matrix(translation(60, 0, -7))
@@ -282,22 +291,22 @@ class TestResult:
         np.testing.assert_allclose(after, sorted(expected["after"]["per_point"], reverse=True), atol=1e-3)
         assert np.mean([each.before_mm for each in found]) == pytest.approx(expected["before"]["mean"], abs=1e-3)
         result.show(after=False)
-        again = measure(result, in_us, in_mr)
+        again = landmark_errors(result, in_us, in_mr)
         np.testing.assert_allclose([each.before_mm for each in again], [each.before_mm for each in found])
 
-    def test_landmarks_pair_by_label_and_must_be_as_many(self, scene, request_, folder, transform):
+    def test_landmarks_are_paired_by_label_and_must_be_of_equal_number(self, scene, request_, folder, transform):
         result = add_result(folder, request_)
         us = np.array([[0.0, 0, 0], [10, 0, 0]])
         in_us, in_mr = add_points(scene, "in US", us), add_points(scene, "in MR", transform.apply(us)[::-1])
         for node, labels in ((in_us, "ab"), (in_mr, "ba")):
             for index, label in enumerate(labels):
                 node.SetNthControlPointLabel(index, label)
-        assert max(each.after_mm for each in measure(result, in_us, in_mr)) < 1e-3
+        assert max(each.after_mm for each in landmark_errors(result, in_us, in_mr)) < 1e-3
         in_mr.SetNthControlPointLabel(0, "c")
-        assert min(each.after_mm for each in measure(result, in_us, in_mr)) > 5
+        assert min(each.after_mm for each in landmark_errors(result, in_us, in_mr)) > 5
         in_mr.AddControlPoint(vtk.vtkVector3d(1, 2, 3))
         with pytest.raises(InputError, match="got 2 in in US and 3 in in MR"):
-            measure(result, in_us, in_mr)
+            landmark_errors(result, in_us, in_mr)
 
     @pytest.mark.parametrize("broken", ["transform.h5", "warped_T1.nii.gz", "result.json"])
     def test_a_file_that_cannot_be_read_leaves_the_scene_as_it_was(self, scene, request_, folder, mr, broken):
@@ -316,7 +325,7 @@ class TestResult:
         mr.SetAndObserveTransformNodeID(plan.GetID())
         before = snapshot(mr)
         first = add_result(folder, request_)
-        first.apply_to(model)
+        first.apply_transform(model)
         between = node_ids(scene)
         second = add_result(folder, request_)
         assert second.transform.GetName() == "T1 to US (2)"
@@ -332,12 +341,12 @@ class TestResult:
     def test_accepting_hardens_only_when_asked(self, scene, request_, folder, mr):
         points = add_points(scene, "plan", np.array([[0.0, 0, 0]]))
         result = add_result(folder, request_)
-        result.apply_to(points)
+        result.apply_transform(points)
         seen = points_in_world(points)
         result.accept()
         assert result.accepted
         assert points.GetTransformNodeID() == result.transform.GetID()
-        result.take_from(mr)
+        result.remove_transform(mr)
         result.accept(harden=True)
         assert points.GetTransformNodeID() is None
         np.testing.assert_allclose(points_in_world(points), seen, atol=1e-6)

@@ -11,7 +11,7 @@ from MMRegCore.config import load_preset, with_changes
 from MMRegCore.io import read_landmark_pairs, read_volume
 from MMRegCore.pipeline import register
 from MMRegSlicerLib.logic import MMRegSlicerLogic
-from MMRegSlicerLib.parameters import Parameters, parameter_node
+from MMRegSlicerLib.parameters import ParameterSet, current_parameter_node
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import Result
 from mrml_scene import add_points, new_scene, points_in_world
@@ -27,17 +27,17 @@ def test_from_files_to_a_saved_scene(scene, case24, tmp_path):
     mr = volumes.AddArchetypeVolume(str(case24["t1"]), "T1")
     _, in_mr = read_landmark_pairs(case24["landmarks"])
     points = add_points(scene, "in MR", in_mr.points_ras)
-    form = Parameters(parameter_node(scene))
-    form.request = Request(ultrasound, (Moving(mr),), preset="mcbo", changes=QUICK, device="cpu")
+    parameters = ParameterSet(current_parameter_node(scene))
+    parameters.request = Request(ultrasound, (Moving(mr),), preset="mcbo", changes=QUICK, device="cpu")
     views = [SliceView(scene, name, orientation, size=300) for name, orientation in VIEWS.items()]
     for view in views:
         view.look_at(ultrasound, mr)
     seen = [view.draw(foreground=0.0) for view in views]
     pictures = [[view.draw(foreground=1.0) for view in views]]
 
-    result = MMRegSlicerLogic().startRequest(form.request).wait()
-    form.result_transform = result.transform
-    result.apply_to(points)
+    result = MMRegSlicerLogic().startRequest(parameters.request).wait()
+    parameters.result_transform = result.transform
+    result.apply_transform(points)
 
     # The same landmarks and voxels as from the core alone.
     settings = with_changes(load_preset("mcbo"), QUICK)
@@ -61,11 +61,11 @@ def test_from_files_to_a_saved_scene(scene, case24, tmp_path):
     assert scene.WriteToMRB(str(tmp_path / "case24.mrb"))
     loaded = new_scene(tmp_path)
     assert loaded.ReadFromMRB(str(tmp_path / "case24.mrb"), True, slicer.vtkMRMLMessageCollection())
-    again = Parameters(parameter_node(loaded))
+    again = ParameterSet(current_parameter_node(loaded))
     assert (again.request.preset, again.request.changes) == ("mcbo", QUICK)
     assert (again.request.fixed.GetName(), again.request.moving_nodes[0].GetName()) == ("US", "T1")
     kept = Result(again.result_transform)
-    assert {node.GetName() for node in kept.under} == {"T1", "in MR"}
+    assert {node.GetName() for node in kept.transformed_nodes} == {"T1", "in MR"}
     # Slicer writes its transforms with rounded numbers.
     np.testing.assert_allclose(points_in_world(loaded.GetFirstNodeByName("in MR")), in_us, atol=1e-3)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(kept.warped[0]), warped)

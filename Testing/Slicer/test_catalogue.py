@@ -1,4 +1,4 @@
-"""The entry for ExtensionsIndex and what the Extensions Manager shows: both tell the same, and it is there."""
+"""The entry for ExtensionsIndex and what the Extensions Manager shows: both agree, and every file exists."""
 
 import json
 import re
@@ -36,21 +36,21 @@ def test_the_entry_fits_the_schema():
     assert entry["$schema"].endswith("/slicer-extension-catalog-entry-schema-v1.0.1.json#")
 
 
-def test_the_entry_and_the_extension_tell_the_same():
-    entry, told = json.loads(ENTRY.read_text("utf-8")), extension()
+def test_the_entry_and_the_extension_agree():
+    entry, variables = json.loads(ENTRY.read_text("utf-8")), extension()
     assert f"project({ENTRY.stem} " in (ROOT / "CMakeLists.txt").read_text("utf-8")
-    assert entry["category"] == told["EXTENSION_CATEGORY"]
-    assert entry["build_dependencies"] == told["EXTENSION_DEPENDS"].split()
-    assert entry["scm_url"] == f"https://github.com/{told['MMReg_REPOSITORY']}.git"
+    assert entry["category"] == variables["EXTENSION_CATEGORY"]
+    assert entry["build_dependencies"] == variables["EXTENSION_DEPENDS"].split()
+    assert entry["scm_url"] == f"https://github.com/{variables['MMReg_REPOSITORY']}.git"
 
 
-def test_what_the_addresses_name_is_in_the_repository():
-    told = extension()
-    addresses = [told["EXTENSION_ICONURL"], *told["EXTENSION_SCREENSHOTURLS"].split()]
-    pictures = [ROOT / address.removeprefix(f"{told['MMReg_RAW']}/") for address in addresses]
+def test_the_files_of_all_addresses_are_in_the_repository():
+    variables = extension()
+    addresses = [variables["EXTENSION_ICONURL"], *variables["EXTENSION_SCREENSHOTURLS"].split()]
+    pictures = [ROOT / address.removeprefix(f"{variables['MMReg_RAW']}/") for address in addresses]
     for picture in pictures:
         assert picture.read_bytes().startswith(b"\x89PNG"), picture
-    assert (ROOT / told["EXTENSION_HOMEPAGE"].partition("/blob/main/")[2]).is_file()
+    assert (ROOT / variables["EXTENSION_HOMEPAGE"].partition("/blob/main/")[2]).is_file()
     assert struct.unpack(">II", pictures[0].read_bytes()[16:24]) == (128, 128)
-    assert "not a medical device" in told["EXTENSION_DESCRIPTION"]
-    assert told["EXTENSION_CONTRIBUTORS"]
+    assert "not a medical device" in variables["EXTENSION_DESCRIPTION"]
+    assert variables["EXTENSION_CONTRIBUTORS"]

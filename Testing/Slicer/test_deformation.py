@@ -1,4 +1,4 @@
-"""The warped grid, the arrows and the contours are seen in the slice view, over the ultrasound, and go again."""
+"""Warped grid, glyphs and contours are shown in the slice view, over the ultrasound, and hidden again."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 
 from MMRegCore.io import write_transform
 from MMRegCore.transform import composite_from_field
-from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, show_deformation, shown_deformation
+from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import add_volume, node_ids
@@ -27,7 +27,7 @@ def result(scene, oblique_grid, smooth_field, tmp_path) -> Result:
 
 
 @pytest.mark.parametrize("mode", [GRID, GLYPHS, CONTOURS])
-def test_it_is_drawn_over_the_ultrasound_and_goes_again(scene, result, mode):
+def test_it_is_shown_over_the_ultrasound_and_hidden_again(scene, result, mode):
     view = SliceView(scene, "Red", "Axial")
     view.look_at(result.fixed, result.moving[0])
     plain = view.picture()
@@ -47,11 +47,11 @@ def test_it_is_drawn_over_the_ultrasound_and_goes_again(scene, result, mode):
     assert set(node_ids(scene)) <= set(before)
 
 
-def test_what_is_shown_is_known(result):
-    assert shown_deformation(result.transform) == ""
+def test_the_mode_is_read_from_the_display_node(result):
+    assert deformation_mode(result.transform) == ""
     for mode in (GRID, GLYPHS, CONTOURS):
         show_deformation(result, mode)
-        assert shown_deformation(result.transform) == mode
+        assert deformation_mode(result.transform) == mode
         assert result.transform.GetDisplayNode().GetRegionNode() is result.fixed
     show_deformation(result, "")
-    assert shown_deformation(result.transform) == ""
+    assert deformation_mode(result.transform) == ""

@@ -1,4 +1,4 @@
-"""What is missing is asked for once, installed through Slicer's ways, and explained when it fails."""
+"""Missing packages are installed after one confirmation, and failures are explained."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ import pytest
 import tomllib
 
 from MMRegSlicerLib import dependencies
-from MMRegSlicerLib.dependencies import DependencyError, ensure
+from MMRegSlicerLib.dependencies import DependencyError, ensure_installed
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -47,12 +47,12 @@ def test_versions_are_those_that_the_core_needs():
 
 def test_asks_once_and_names_everything_with_its_size(slicer_python):
     asked = []
-    ensure(lambda text: asked.append(text) or True)
+    ensure_installed(lambda text: asked.append(text) or True)
     assert len(asked) == 1
     for package in dependencies.packages():
         assert f"{package.requirement} ({package.size}): {package.purpose}" in asked[0]
     assert slicer_python.installed == ["torch", "safetensors", "matplotlib"]
-    ensure(lambda text: pytest.fail("nothing is missing any more"))
+    ensure_installed(lambda text: pytest.fail("nothing is missing any more"))
 
 
 def test_older_slicers_use_their_older_way(slicer_python, monkeypatch):
@@ -60,20 +60,20 @@ def test_older_slicers_use_their_older_way(slicer_python, monkeypatch):
     util = ModuleType("slicer.util")
     util.pip_install = lambda names: slicer_python.installed.extend(name.split(">")[0] for name in names)
     monkeypatch.setitem(sys.modules, "slicer.util", util)
-    ensure(lambda text: True)
+    ensure_installed(lambda text: True)
     assert slicer_python.installed == ["torch", "safetensors", "matplotlib"]
 
 
 def test_a_refusal_installs_nothing(slicer_python):
-    with pytest.raises(DependencyError, match="Nothing was installed. MMReg cannot register without torch"):
-        ensure(lambda text: False)
+    with pytest.raises(DependencyError, match="Nothing was installed. Registration requires torch"):
+        ensure_installed(lambda text: False)
     assert slicer_python.installed == []
 
 
 def test_without_the_extension_pytorch_it_says_where_to_get_it(slicer_python, monkeypatch):
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
-    with pytest.raises(DependencyError, match="extension PyTorch from Slicer's Extensions Manager"):
-        ensure(lambda text: True)
+    with pytest.raises(DependencyError, match="PyTorch extension from Slicer's Extensions Manager"):
+        ensure_installed(lambda text: True)
 
 
 def test_failures_are_explained(slicer_python):
@@ -81,8 +81,10 @@ def test_failures_are_explained(slicer_python):
         raise RuntimeError("no network")
 
     slicer_python.packaging.pip_ensure = fail
-    with pytest.raises(DependencyError, match="safetensors could not be installed .no network.. Check the network"):
-        ensure(lambda text: True)
+    with pytest.raises(
+        DependencyError, match="safetensors could not be installed .no network.. Check the network connection"
+    ):
+        ensure_installed(lambda text: True)
     slicer_python.packaging.pip_ensure = lambda *_, **__: None
     with pytest.raises(DependencyError, match="safetensors, matplotlib cannot be found after the installation"):
-        ensure(lambda text: True)
+        ensure_installed(lambda text: True)

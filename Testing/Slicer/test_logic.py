@@ -17,6 +17,7 @@ import slicer
 from MMRegCore.errors import Cancelled, InputError, MMRegError
 from MMRegSlicerLib.logic import MMRegSlicerLogic
 from MMRegSlicerLib.result import Result
+from MMRegSlicerLib.runner import Worker
 from mrml_scene import add_linear, add_points, node_ids, points_in_world, small_case, snapshot, translation
 
 SHIFT_MM = np.array([3.0, -1.5, 1.5])
@@ -62,7 +63,7 @@ def test_registers_and_leaves_everything_in_one_folder(scene, case, logic, tmp_p
     result = logic.register(ultrasound, mr, **QUICK)
 
     assert list(tmp_path.iterdir()) == []
-    result.apply_to(landmarks)
+    result.apply_transform(landmarks)
     error_mm = np.linalg.norm(points_in_world(landmarks) - points, axis=1)
     assert error_mm.max() < 0.4 * np.linalg.norm(SHIFT_MM)
     assert mr.GetTransformNodeID() == result.transform.GetID()
@@ -103,12 +104,12 @@ def test_every_transform_above_either_image_counts(scene, case, logic):
     points = np.array([[4.0, -6.0, 3.0], [-8.0, 2.0, 7.0], [0.0, 9.0, -9.0]])
     in_us, in_mr = add_points(scene, "in US", points), add_points(scene, "in MR", points + SHIFT_MM)
     in_us.SetAndObserveTransformNodeID(probe.GetID())
-    # A start that is right up to the shift.
-    start = add_linear(scene, "Start", translation(100, -40, 20) @ turn @ translation(0, 5, -60))
+    # Correct up to the shift.
+    initial = add_linear(scene, "Initial", translation(100, -40, 20) @ turn @ translation(0, 5, -60))
 
-    result = logic.register(ultrasound, [mr], start=start, **QUICK)
+    result = logic.register(ultrasound, [mr], initialTransform=initial, **QUICK)
 
-    result.apply_to(in_mr)
+    result.apply_transform(in_mr)
     assert np.linalg.norm(points_in_world(in_mr) - points_in_world(in_us), axis=1).max() < 0.4 * 3.7
     assert result.transform.GetTransformNodeID() == probe.GetID()
     assert all(node.GetTransformNodeID() == probe.GetID() for node in result.warped)
@@ -118,68 +119,70 @@ def test_every_transform_above_either_image_counts(scene, case, logic):
     assert mr.GetTransformNodeID() == patient.GetID()
 
 
-def test_tells_progress_and_done_in_the_thread_that_polls(case, logic):
-    told = []
-    registration = logic.start(case[0], case[1], **QUICK, progress=told.append, done=told.append, failed=told.append)
+def test_callbacks_come_in_the_thread_that_polls(case, logic):
+    events = []
+    run = logic.start(
+        case[0], case[1], **QUICK, on_progress=events.append, on_finished=events.append, on_failed=events.append
+    )
     while logic.poll():
         time.sleep(0.05)
-    assert isinstance(told[-1], Result)
-    assert registration.result is told[-1]
-    fractions = [each.fraction for each in told[:-1]]
+    assert isinstance(events[-1], Result)
+    assert run.result is events[-1]
+    fractions = [each.fraction for each in events[:-1]]
     assert len(fractions) > 5
     assert fractions == sorted(fractions)
-    assert all(each.stage for each in told[:-1])
-    assert not is_alive(registration.process_id)
+    assert all(each.stage for each in events[:-1])
+    assert not is_alive(run.process_id)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
 def test_cancel_leaves_nothing(scene, case, logic, tmp_path, share):
     before = node_ids(scene), snapshot(case[0]), snapshot(case[1])
-    told, fraction = [], [-1.0]
-    registration = logic.start(
+    events, fraction = [], [-1.0]
+    run = logic.start(
         *case,
         **QUICK,
-        progress=lambda each: fraction.__setitem__(0, each.fraction),
-        done=told.append,
-        failed=told.append,
+        on_progress=lambda each: fraction.__setitem__(0, each.fraction),
+        on_finished=events.append,
+        on_failed=events.append,
     )
     deadline = time.monotonic() + 60
     while share and fraction[0] < share and time.monotonic() < deadline:
-        assert registration.poll()
+        assert run.poll()
         time.sleep(0.01)
     start = time.monotonic()
     logic.cancelAll()
     assert time.monotonic() - start < 1
-    assert not is_alive(registration.process_id)
-    assert [type(each) for each in told] == [Cancelled]
-    assert not registration.poll()
+    assert not is_alive(run.process_id)
+    assert [type(each) for each in events] == [Cancelled]
+    assert not run.poll()
     assert list(tmp_path.iterdir()) == []
     assert (node_ids(scene), snapshot(case[0]), snapshot(case[1])) == before
 
 
 def test_closing_the_scene_cancels(scene, case, logic, tmp_path):
-    registration = logic.start(*case, failed=lambda error: told.append(str(error)))
-    told: list[str] = []
+    run = logic.start(*case, on_failed=lambda error: events.append(str(error)))
+    events: list[str] = []
     scene.Clear(0)
-    assert told == ["Cancelled because the scene was closed."]
-    assert not is_alive(registration.process_id)
+    assert events == ["Registration cancelled: the scene was closed."]
+    assert not is_alive(run.process_id)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_deleting_an_input_cancels(scene, case, logic, tmp_path):
-    told: list[str] = []
-    registration = logic.start(*case, failed=lambda error: told.append(str(error)))
+    events: list[str] = []
+    run = logic.start(*case, on_failed=lambda error: events.append(str(error)))
     scene.RemoveNode(case[1])
-    assert told == ["Cancelled because T1 was deleted."]
-    assert not is_alive(registration.process_id)
+    assert events == ["Registration cancelled: T1 was deleted."]
+    assert not is_alive(run.process_id)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registration_that_nobody_holds_ends(case, logic, tmp_path):
-    registration = logic.start(*case)
-    process_id, folder = registration.process_id, registration.folder
+def test_a_cancelled_registration_without_references_ends(case, logic, tmp_path):
+    run = logic.start(*case)
+    process_id, folder = run.process_id, run.folder
     logic.cancelAll()
-    del registration
+    del run
     assert not is_alive(process_id)
     assert not folder.exists()
 
@@ -196,14 +199,36 @@ def test_errors_of_the_process_come_as_one_line(scene, case, logic, tmp_path):
 
 
 def test_a_process_that_dies_is_an_error(case, logic, tmp_path):
-    registration = logic.start(*case)
-    os.kill(registration.process_id, 9)
+    run = logic.start(*case)
+    os.kill(run.process_id, 9)
     with pytest.raises(MMRegError, match="ended unexpectedly"):
-        registration.wait()
+        run.wait()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_packages_are_told_before_anything_starts(case, logic, monkeypatch):
+def test_a_worker_that_is_stopped_by_a_handler_calls_no_other():
+    worker, events = Worker(["-c", "print('one'); print('two')"]), []
+
+    def stop(event):
+        events.append(event)
+        worker.stop()
+
+    while worker.poll({"log": stop, "exit": events.append}):
+        time.sleep(0.02)
+    assert events == [{"event": "log", "line": "one"}]
+    assert not is_alive(worker.process_id)
+    assert not worker.poll({"log": stop, "exit": events.append})
+
+
+def test_a_worker_reports_its_exit_once_and_last():
+    worker, events = Worker(["-c", "import sys; print('one'); sys.exit(3)"]), []
+    while worker.poll({"log": events.append, "exit": events.append}):
+        time.sleep(0.02)
+    worker.poll({"exit": events.append})
+    assert events == [{"event": "log", "line": "one"}, {"event": "exit", "code": 3}]
+
+
+def test_missing_packages_are_an_error_before_anything_starts(case, logic, monkeypatch):
     monkeypatch.setattr("MMRegSlicerLib.dependencies.find_spec", lambda name: None if name == "torch" else object())
     with pytest.raises(MMRegError, match="torch must be installed first"):
         logic.register(*case)

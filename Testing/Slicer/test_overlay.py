@@ -1,4 +1,4 @@
-"""The ways of comparing: what the slice views are given, and that nothing of it stays behind."""
+"""Comparison modes: the layers of the slice views, and that all temporary nodes are removed."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_difference_of_equals_is_nothing_wherever_slicer_put_the_voxels(scene, v
     assert view.composite.GetForegroundVolumeID() is None
 
 
-def test_checkerboard_takes_turns(scene, view, result):
+def test_checkerboard_alternates(scene, view, result):
     fixed = slicer.util.arrayFromVolume(result.fixed)
     overlay = Overlay(result)
     slicer.util.arrayFromVolume(result.warped[0])[:] = 0
@@ -71,13 +71,13 @@ def test_checkerboard_takes_turns(scene, view, result):
 MAPS = {
     "displacement": ("Displacement (mm)", "Warm1"),
     "expected_error": ("Expected error (mm)", "Warm1"),
-    "inverse_consistency_error": ("Inverse consistency (mm)", "Warm1"),
-    "jacobian_determinant": ("Volume change (1 is none)", "Rainbow"),
+    "inverse_consistency_error": ("Inverse consistency error (mm)", "Warm1"),
+    "jacobian_determinant": ("Jacobian determinant", "Rainbow"),
     "of_a_later_core": ("of a later core", "Warm1"),
 }
 
 
-def test_every_map_comes_with_colours_and_a_legend_that_goes_again(scene, view, result):
+def test_every_map_has_colours_and_a_legend_that_is_removed(scene, view, result):
     assert [node.GetAttribute("MMReg.map") for node in result.maps] == sorted(MAPS)
     overlay = Overlay(result)
     for node in result.maps:
@@ -102,7 +102,7 @@ def test_every_map_comes_with_colours_and_a_legend_that_goes_again(scene, view, 
     assert all(slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node) is None for node in result.maps)
 
 
-def test_a_map_is_seen_in_colour_where_it_was_measured(scene, view, result):
+def test_a_map_is_coloured_above_its_threshold_only(scene, view, result):
     node = next(node for node in result.maps if node.GetAttribute("MMReg.map") == "displacement")
     values = slicer.util.arrayFromVolume(node)
     values[:] = 3.0
@@ -122,7 +122,7 @@ def test_a_map_is_seen_in_colour_where_it_was_measured(scene, view, result):
     assert changed[:, : right // 2].mean() < 0.01
 
 
-def test_nothing_stays_behind(scene, view, result):
+def test_temporary_nodes_are_removed(scene, view, result):
     before = node_ids(scene)
     overlay = Overlay(result)
     for show in (overlay.difference, lambda: overlay.checkerboard(8), lambda: overlay.overlay_map(result.maps[0], 1)):

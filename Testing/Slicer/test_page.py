@@ -1,7 +1,9 @@
-"""docs/slicer.md: its scripts run, its pictures are there."""
+"""docs/slicer.md: its scripts run, its screenshots exist, and it uses the words of the panel."""
 
+import ast
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,7 +14,34 @@ import slicer
 
 from mrml_scene import small_case
 
-PAGE = Path(__file__).parents[2] / "docs" / "slicer.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "slicer.md"
+MODULE = ROOT / "MMRegSlicer"
+# What the page emphasises although it is no text of the module: modules, menus and nodes of Slicer, a key, a remark.
+OTHERS = {
+    "B",
+    "Data",
+    "Edit → Application Settings → Modules → Additional module paths",
+    "MMReg",
+    "MMRegBrainTumor1",
+    "MRBrainTumor1",
+    "MRBrainTumor1 landmarks",
+    "PyTorch",
+    "Registration",
+    "Sample Data",
+    "Ultrasound (simulated) landmarks",
+}
+
+
+def texts_of_the_module() -> set[str]:
+    """Every text that the user reads, without the colon of a label."""
+    ui = ElementTree.parse(MODULE / "Resources" / "UI" / "MMRegSlicer.ui").iter("string")
+    texts = {each.text for each in ui if each.text}
+    for path in [MODULE / "MMRegSlicer.py", *(MODULE / "MMRegSlicerLib").glob("*.py")]:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_":
+                texts.add(call.args[0].value)
+    return {text.removesuffix(":") for text in texts}
 
 
 def test_the_scripts_run_one_after_the_other(scene, blobs, monkeypatch, capsys):
@@ -21,13 +50,22 @@ def test_the_scripts_run_one_after_the_other(scene, blobs, monkeypatch, capsys):
     names = {"slicer": slicer}
     for code in re.findall(r"^```py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         exec(compile(code, str(PAGE), "exec"), names)
-    told = capsys.readouterr().out
-    assert "T1 to US" in told.splitlines()[0]
-    assert told.splitlines()[-1] == "done: T1 to US"
+    printed = capsys.readouterr().out
+    assert "T1 to US" in printed.splitlines()[0]
+    assert printed.splitlines()[-1] == "finished: T1 to US"
 
 
-def test_the_pictures_are_there():
+def test_the_screenshots_exist():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", PAGE.read_text(encoding="utf-8"))
     names = {Path(picture).name for picture in pictures}
-    assert names == {path.name for path in (PAGE.parents[1] / "Resources" / "Screenshots").glob("*.png")}
+    assert names == {path.name for path in (ROOT / "Resources" / "Screenshots").glob("*.png")}
     assert all((PAGE.parent / picture).is_file() for picture in pictures)
+
+
+def test_the_page_uses_the_words_of_the_panel():
+    text = re.sub(r"^```.*?^```|\*\*.*?\*\*", "", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    emphasised = {" ".join(each.split()).removesuffix(":") for each in re.findall(r"\*([^*\s][^*]*)\*", text)}
+    remarks = {each for each in emphasised if len(each) > 100}
+    assert len(remarks) == 1
+    assert emphasised - remarks - OTHERS <= texts_of_the_module()
+    assert len(emphasised & texts_of_the_module()) > 40

@@ -15,7 +15,7 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 from MMRegSlicerLib.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-# Stands for the application: starts a registration, tells its process, and waits for a line.
+# Stands for the application: starts a registration, prints its process number, and waits for a line.
 APPLICATION = """
 import sys, time
 from pathlib import Path
@@ -30,7 +30,7 @@ def texture(points, inverted=False):
 scene = new_scene(Path(sys.argv[1]))
 logic = MMRegSlicerLogic()
 seen = []
-registration = logic.start(*small_case(scene, texture, np.array([3.0, 0, 0])), device="cpu", progress=seen.append)
+registration = logic.start(*small_case(scene, texture, np.array([3.0, 0, 0])), device="cpu", on_progress=seen.append)
 while not seen:
     logic.poll()
     time.sleep(0.02)

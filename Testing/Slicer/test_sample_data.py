@@ -1,4 +1,4 @@
-"""The sample case: offered in Sample Data, simulated in a process of its own, with an answer that is right."""
+"""The sample: added to Sample Data, simulated in a process of its own, with a true transform that is correct."""
 
 import sys
 import tempfile
@@ -40,23 +40,23 @@ def temporary(monkeypatch, tmp_path):
     return folder
 
 
-def test_the_answer_brings_the_landmarks_of_the_mr_onto_the_ultrasound(scene, mr, temporary):
-    before, told = snapshot(mr), []
-    case = simulate_case(mr, lambda stage, fraction: told.append((fraction, stage)) or True)
+def test_the_true_transform_moves_the_mr_landmarks_to_the_ultrasound(scene, mr, temporary):
+    before, stages = snapshot(mr), set()
+    case = simulate_case(mr, lambda stage, fraction: stages.add(stage) or True)
 
     assert list(temporary.iterdir()) == []
     assert snapshot(mr) == before
     assert case.mr is mr
-    in_us, in_mr = points_in_world(case.in_ultrasound), points_in_world(case.in_mr)
+    in_us, in_mr = points_in_world(case.ultrasound_landmarks), points_in_world(case.mr_landmarks)
     distance_mm = np.linalg.norm(in_us - in_mr, axis=1)
     assert len(in_us) > 3
     assert 2 < distance_mm.mean() < 10
-    case.in_mr.SetAndObserveTransformNodeID(case.truth.GetID())
+    case.mr_landmarks.SetAndObserveTransformNodeID(case.true_transform.GetID())
     # The truth is a spline of 2 mm that stands for the field.
-    assert np.linalg.norm(points_in_world(case.in_mr) - in_us, axis=1).max() < 0.1
+    assert np.linalg.norm(points_in_world(case.mr_landmarks) - in_us, axis=1).max() < 0.1
     grey_values = slicer.util.arrayFromVolume(case.ultrasound)
     assert 0.1 < (grey_values > 0).mean() < 0.9
-    assert {stage for _, stage in told} >= {"finding the tissues", "simulating the ultrasound"}
+    assert stages >= {"finding the tissues", "simulating the ultrasound"}
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(case.ultrasound))
     assert (hierarchy.GetItemName(folder), hierarchy.GetNumberOfItemChildren(folder)) == ("MMReg sample", 5)

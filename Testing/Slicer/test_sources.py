@@ -1,4 +1,4 @@
-"""What every file of the module keeps to: nothing runs at import, every text for a person can be translated."""
+"""Rules for every file of the module: nothing runs at import, every text that a user reads is translatable."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 MODULE = Path(__file__).parents[2] / "MMRegSlicer"
 SOURCES = sorted([MODULE / "MMRegSlicer.py", *(MODULE / "MMRegSlicerLib").glob("*.py")])
 UI = MODULE / "Resources" / "UI" / "MMRegSlicer.ui"
-# What shows its text to a person: Qt's and Slicer's, by the place of the text among the arguments.
+# Functions of Qt and Slicer that show a text to the user, with the index of the text among the arguments.
 SHOWN = {
     "setText": 0,
     "setToolTip": 0,
@@ -43,7 +43,7 @@ def test_nothing_runs_at_import(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_what_a_person_reads_goes_through_the_translation(path):
+def test_texts_for_the_user_are_translated(path):
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(call, ast.Call):
             continue
@@ -63,7 +63,7 @@ def _is_plain_text(node: ast.expr) -> bool:
     return any(re.search(r"[A-Za-z]{2}", word) for word in words) and not NAMES & set(words)
 
 
-def test_every_text_of_the_form_file_can_be_translated_and_every_control_explains_itself():
+def test_every_text_of_the_ui_file_is_translatable_and_every_control_has_a_tooltip():
     silent = {"QLabel", "QWidget", "ctkCollapsibleButton", "qMRMLWidget"}
     for widget in ElementTree.parse(UI).iter("widget"):
         properties = {each.get("name"): each for each in widget.findall("property")}

@@ -16,7 +16,7 @@ import slicer
 
 from MMRegCore.simulate import load_template
 from MMRegSlicerLib.deformation import GLYPHS, GRID, show_deformation
-from MMRegSlicerLib.landmarks import go_to, measure
+from MMRegSlicerLib.landmarks import jump_to, landmark_errors
 from MMRegSlicerLib.logic import MMRegSlicerLogic
 from MMRegSlicerLib.overlay import Overlay
 from MMRegSlicerLib.sample_data import simulate_case
@@ -46,7 +46,7 @@ def test_from_the_sample_to_a_result_that_is_seen_to_fit(scene, pictures, monkey
 
     result = MMRegSlicerLogic().register(case.ultrasound, mr, changes=QUICK, device="cpu")
 
-    landmarks = measure(result, case.in_ultrasound, case.in_mr)
+    landmarks = landmark_errors(result, case.ultrasound_landmarks, case.mr_landmarks)
     errors_mm = np.array([[each.before_mm, each.after_mm] for each in landmarks])
     assert errors_mm[:, 0].mean() > 3
     assert errors_mm[:, 1].mean() < 0.6 * errors_mm[:, 0].mean()
@@ -80,9 +80,9 @@ def test_from_the_sample_to_a_result_that_is_seen_to_fit(scene, pictures, monkey
     assert len(maps) == 3
     overlay.clear()
 
-    go_to(landmarks[0], scene)
+    jump_to(landmarks[0], scene)
     place = scene.GetFirstNodeByClass("vtkMRMLSliceNode").GetSliceToRAS()
-    assert [place.GetElement(row, 3) for row in range(3)] == pytest.approx(landmarks[0].position)
+    assert [place.GetElement(row, 3) for row in range(3)] == pytest.approx(landmarks[0].position_ras)
     result.discard()
     assert mr.GetTransformNodeID() is None
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2

@@ -1,4 +1,4 @@
-"""Accept, Apply to and Discard are taken back, the last one first, and leave the scene as it was."""
+"""Undo of Accept, Apply transform, Remove transform and Discard, the last one first, restores the scene."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ import slicer
 
 from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
-from MMRegSlicerLib.deformation import GRID, show_deformation, shown_deformation
+from MMRegSlicerLib.deformation import GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import Result, add_result, results_in
-from MMRegSlicerLib.undo import Undo
+from MMRegSlicerLib.undo import UndoStack
 from mrml_scene import add_linear, add_points, add_volume, node_ids, points_in_world, snapshot, translation
 
 POINTS = np.array([[4.0, -6.0, 3.0], [-8.0, 2.0, 7.0]])
@@ -45,76 +45,76 @@ def state(scene, result) -> tuple[object, ...]:
         sorted(node_ids(scene)),
         [snapshot(node) for node in (*result.warped, *result.maps, result.moving[0], result.fixed)],
         (result.report, result.is_shown_after, result.accepted, result.transform.GetTransformNodeID()),
-        [node.GetID() for node in (*result.under, *result.made)],
+        [node.GetID() for node in (*result.transformed_nodes, *result.output_nodes)],
         (hierarchy.GetItemName(folder), hierarchy.GetNumberOfItemChildren(folder)),
     )
 
 
-def test_discard_is_taken_back_whole(scene, result, tracker):
+def test_discard_is_undone_completely(scene, result, tracker):
     points = add_points(scene, "plan", POINTS)
-    result.apply_to(points)
+    result.apply_transform(points)
     show_deformation(result, GRID)
     before, seen = state(scene, result), points_in_world(points)
-    undo = Undo()
-    undo.discard(result)
-    assert (undo.title, results_in(scene)) == ("Discard", ())
+    undo_stack = UndoStack()
+    undo_stack.discard(result)
+    assert (undo_stack.undo_text, results_in(scene)) == ("Discard", ())
     assert points.GetTransformNodeID() is None
 
-    assert undo.result is result
-    undo.back()
+    assert undo_stack.result is result
+    undo_stack.undo()
     assert state(scene, result) == before
-    assert shown_deformation(result.transform) == GRID
+    assert deformation_mode(result.transform) == GRID
     np.testing.assert_allclose(points_in_world(points), seen, atol=1e-9)
     assert [each.transform for each in results_in(scene)] == [result.transform]
-    # It can be discarded as ever, and everything goes to where it was.
+    # It can be discarded again, and all parents are restored.
     result.discard()
     assert result.transform.GetScene() is None
     assert scene.GetFirstNodeByName("T1").GetTransformNodeID() == tracker.GetID()
 
 
-def test_steps_are_taken_back_one_after_the_other(scene, result):
+def test_commands_are_undone_one_after_the_other(scene, result):
     first, second = (add_points(scene, name, POINTS) for name in ("one", "two"))
-    undo = Undo()
-    assert undo.title == ""
-    undo.apply(result, [first, second])
-    undo.take(result, [first])
-    undo.accept(result)
-    assert (undo.title, result.accepted) == ("Accept", True)
-    assert first not in result.under
-    undo.back()
-    assert (undo.title, result.accepted) == ("Put back", False)
-    undo.back()
-    assert {first, second} <= set(result.under)
-    undo.back()
-    assert not {first, second} & set(result.under)
-    assert undo.title == ""
+    undo_stack = UndoStack()
+    assert undo_stack.undo_text == ""
+    undo_stack.apply_transform(result, [first, second])
+    undo_stack.remove_transform(result, [first])
+    undo_stack.accept(result)
+    assert (undo_stack.undo_text, result.accepted) == ("Accept", True)
+    assert first not in result.transformed_nodes
+    undo_stack.undo()
+    assert (undo_stack.undo_text, result.accepted) == ("Remove transform", False)
+    undo_stack.undo()
+    assert {first, second} <= set(result.transformed_nodes)
+    undo_stack.undo()
+    assert not {first, second} & set(result.transformed_nodes)
+    assert undo_stack.undo_text == ""
 
 
-def test_only_what_was_moved_is_moved_back(scene, result):
-    """The MR was under the transform before, so taking the step back leaves it there."""
-    undo, points = Undo(), add_points(scene, "plan", POINTS)
-    undo.apply(result, [points, result.moving[0]])
-    undo.back()
+def test_only_nodes_that_changed_are_restored(scene, result):
+    """The transform was applied to the MR before, so undo leaves it applied."""
+    undo_stack, points = UndoStack(), add_points(scene, "plan", POINTS)
+    undo_stack.apply_transform(result, [points, result.moving[0]])
+    undo_stack.undo()
     assert result.is_shown_after
-    assert points not in result.under
+    assert points not in result.transformed_nodes
 
 
-def test_what_was_deleted_meanwhile_does_not_matter(scene, result):
+def test_nodes_that_were_deleted_meanwhile_are_skipped(scene, result):
     points = add_points(scene, "plan", POINTS)
-    undo = Undo()
-    undo.apply(result, [points])
-    undo.discard(result)
+    undo_stack = UndoStack()
+    undo_stack.apply_transform(result, [points])
+    undo_stack.discard(result)
     scene.RemoveNode(points)
-    undo.back()
-    undo.back()
+    undo_stack.undo()
+    undo_stack.undo()
     assert result.is_shown_after
 
 
-def test_hardening_cannot_be_taken_back_and_says_so(scene, result):
+def test_hardening_clears_the_stack(scene, result):
     points = add_points(scene, "plan", POINTS)
-    undo = Undo()
-    undo.apply(result, [points])
+    undo_stack = UndoStack()
+    undo_stack.apply_transform(result, [points])
     seen = points_in_world(points)
-    undo.accept(result, harden=True)
-    assert (undo.title, points.GetTransformNodeID()) == ("", None)
+    undo_stack.accept(result, harden=True)
+    assert (undo_stack.undo_text, points.GetTransformNodeID()) == ("", None)
     np.testing.assert_allclose(slicer.util.arrayFromMarkupsControlPoints(points), seen, atol=1e-6)

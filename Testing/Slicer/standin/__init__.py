@@ -1,7 +1,7 @@
 """PySide6 stands in for PythonQt, so that the module's own panel runs over Slicer's real scene without the application.
 
 It is strict: a class, property, method or signal that is not known raises, because a stand-in that forgives proves
-nothing. What it offers is listed with the header that it comes from in `slicer_api`; what it cannot prove (lifetimes
+nothing. Its classes and members are listed with their headers in `slicer_api`; what it cannot test (lifetimes
 and overloads of the real PythonQt, the looks of the real widgets) is in docs/slicer.md.
 """
 

@@ -102,12 +102,12 @@ def _progress_dialog(windowTitle: str, labelText: str, maximum: int) -> Any:  # 
 
 
 def open_module() -> Any:
-    """Do what the application does when a person opens the module: import, describe, make the panel.
+    """Do what the application does when the user opens the module: import it, create the panel.
 
     Returns
     -------
     namespace
-        ``module`` (what Python imported), ``described``, ``widget`` and the ``holder`` that the panel lies in.
+        ``module`` (what Python imported), ``described``, ``widget`` and the ``holder`` that contains the panel.
     """
     sys.path.insert(0, str(MODULE.parent))
     module = importlib.import_module(MODULE.stem)

@@ -26,7 +26,7 @@ QUICK = {
 
 
 class Opened:
-    """The module as a person sees it."""
+    """The module as a user sees it."""
 
     def __init__(self, temporary: Path) -> None:
         self.temporary = temporary
@@ -39,7 +39,7 @@ class Opened:
         self.process_ids: list[int] = []
 
     def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        """Let the application live until something is so."""
+        """Process events until a condition is met."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited {seconds} s; status: {self.ui.statusLabel.text()}"
@@ -47,19 +47,19 @@ class Opened:
             time.sleep(0.005)
 
     def request(self, **changes: Any) -> None:
-        """Put something into the form as the scene would."""
+        """Change the parameter set in the scene."""
         from dataclasses import replace
 
         parameters = self.panel._parameters
         parameters.request = replace(parameters.request, **changes)
 
     def register(self) -> Any:
-        """Click Register; give the registration that began."""
+        """Click Register; return the run."""
         assert self.ui.registerButton.isEnabled(), self.ui.statusLabel.text()
         self.ui.registerButton.click()
-        (registration,) = self.panel.logic._running
-        self.process_ids.append(registration.process_id)
-        return registration
+        (run,) = self.panel.logic._runs
+        self.process_ids.append(run.process_id)
+        return run
 
     def assert_nothing_left(self) -> None:
         """No process, no temporary folder."""
@@ -95,7 +95,7 @@ def opened(application: QtWidgets.QApplication, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def case(opened: Opened, blobs: Callable[..., np.ndarray]) -> SimpleNamespace:
-    """A small case in the scene, chosen in the form, with what the scene held before."""
+    """A small case in the scene, selected in the panel, with the state of the scene."""
     from MMRegSlicerLib.request import Moving
 
     ultrasound, mr = small_case(slicer.mrmlScene, blobs, SHIFT_MM)

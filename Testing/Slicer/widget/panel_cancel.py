@@ -10,14 +10,14 @@ MOMENTS_S = [random.Random(seed).uniform(0, 3) for seed in range(10)]
 
 @pytest.mark.parametrize("moment_s", MOMENTS_S)
 def test_cancel_at_any_moment_leaves_nothing(opened, case, moment_s):
-    registration = opened.register()
+    run = opened.register()
     end = time.monotonic() + moment_s
-    opened.wait(lambda: time.monotonic() > end or not registration.is_running)
-    if registration.is_running:
+    opened.wait(lambda: time.monotonic() > end or not run.is_running)
+    if run.is_running:
         began = time.monotonic()
         opened.ui.cancelButton.click()
         assert time.monotonic() - began < 1
-        assert opened.ui.statusLabel.text() == "Cancelled. Nothing in the scene was changed."
+        assert opened.ui.statusLabel.text() == "Registration cancelled. The scene was not changed."
         opened.assert_nothing_left()
         assert case.unchanged()
         assert opened.ui.registerButton.isVisible()

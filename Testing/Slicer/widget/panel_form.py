@@ -1,4 +1,4 @@
-"""The form: what it shows, what it keeps in the scene, when Register can be pressed."""
+"""The parameter set: what the panel shows, what the scene stores, when Register is enabled."""
 
 import os
 import subprocess
@@ -23,8 +23,8 @@ def combo_boxes(place):
     return place.findChildren(QtWidgets.QComboBox)
 
 
-def choose(box, text):
-    """Choose an entry as a person does."""
+def select(box, text):
+    """Select an entry as a user does."""
     index = box.findText(text)
     assert index >= 0, [box.itemText(each) for each in range(box.count())]
     box.setCurrentIndex(index)
@@ -39,36 +39,37 @@ def volumes(opened):
 
 def test_register_says_why_it_cannot_run(opened, volumes):
     ui = opened.ui
-    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Choose the ultrasound volume.")
-    choose(ui.fixedSelector, "US")
-    assert ui.statusLabel.text() == "Choose at least one MR volume."
-    choose(combo_boxes(ui.movingPlace)[0], "T1")
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Select the ultrasound volume.")
+    select(ui.fixedSelector, "US")
+    assert ui.statusLabel.text() == "Select at least one MR volume."
+    select(combo_boxes(ui.movingFrame)[0], "T1")
     assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (True, "")
     slicer.mrmlScene.RemoveNode(volumes[1])
-    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Choose at least one MR volume.")
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Select at least one MR volume.")
 
 
-def test_what_is_chosen_is_kept_in_the_scene(opened, volumes):
+def test_selections_are_stored_in_the_scene(opened, volumes):
     ui = opened.ui
-    choose(ui.fixedSelector, "US")
-    choose(combo_boxes(ui.movingPlace)[0], "T1")
-    choose(ui.presetSelector, "mcbo-published")
+    select(ui.fixedSelector, "US")
+    select(combo_boxes(ui.movingFrame)[0], "T1")
+    select(ui.presetSelector, "mcbo-published")
     ui.nameEdit.setText("after resection")
     ui.nameEdit.editingFinished.emit()
-    kept = opened.panel._parameters.request
-    assert kept == Request(volumes[0], (Moving(volumes[1]),), preset="mcbo-published", name="after resection")
-    assert ui.presetAbout.text() == preset_description("mcbo-published")
+    assert opened.panel._parameters.request == Request(
+        volumes[0], (Moving(volumes[1]),), preset="mcbo-published", name="after resection"
+    )
+    assert ui.presetDescription.text() == preset_description("mcbo-published")
 
 
-def test_mr_are_added_and_taken_away(opened, volumes):
+def test_mr_volumes_are_added_and_removed(opened, volumes):
     ui = opened.ui
     ui.addMovingButton.click()
-    boxes = [box for box in combo_boxes(ui.movingPlace) if box.findText("T1") >= 0]
+    boxes = [box for box in combo_boxes(ui.movingFrame) if box.findText("T1") >= 0]
     assert len(boxes) == 2
-    choose(boxes[0], "T1")
-    choose(boxes[1], "FLAIR")
+    select(boxes[0], "T1")
+    select(boxes[1], "FLAIR")
     assert opened.panel.form.request.moving_nodes == (volumes[1], volumes[2])
-    first = next(b for b in ui.movingPlace.findChildren(QtWidgets.QToolButton) if b.isVisible())
+    first = next(b for b in ui.movingFrame.findChildren(QtWidgets.QToolButton) if b.isVisible())
     first.click()
     assert opened.panel.form.request.moving_nodes == (volumes[2],)
     assert opened.panel._parameters.request.moving_nodes == (volumes[2],)
@@ -76,23 +77,23 @@ def test_mr_are_added_and_taken_away(opened, volumes):
 
 def test_masks_are_label_maps_or_segments(opened, volumes):
     segmentation, segment = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
-    nodes, segments = combo_boxes(opened.ui.fixedMaskPlace)
+    nodes, segments = combo_boxes(opened.ui.fixedMaskFrame)
     assert segments.isHidden()
-    choose(nodes, "Seg")
+    select(nodes, "Seg")
     assert not segments.isHidden()
     assert opened.panel._parameters.request.fixed_mask == Mask(segmentation, segment)
-    choose(nodes, "No mask")
+    select(nodes, "None")
     assert segments.isHidden()
     assert opened.panel._parameters.request.fixed_mask is None
 
 
-def test_a_form_that_comes_with_a_scene_is_shown(opened, volumes):
+def test_a_parameter_set_of_the_scene_is_shown(opened, volumes):
     segmentation, segment = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
     request = Request(
         fixed=volumes[0],
         moving=(Moving(volumes[1], Mask(segmentation, segment)), Moving(volumes[2])),
         fixed_mask=Mask(segmentation, segment),
-        start=add_linear(slicer.mrmlScene, "tracker", translation(1, 0, 0)),
+        initial_transform=add_linear(slicer.mrmlScene, "tracker", translation(1, 0, 0)),
         preset="mcbo-clem",
         changes={"mcbo.half_width": "5", "mcbo.masked": "true", "fusion": "mean"},
         device="cpu",
@@ -128,44 +129,44 @@ def test_another_preset_brings_its_own_values(opened):
         line = next(editor.widget for editor in opened.panel.form._editors if editor.key == "margin_mm")
         line.setFocus()
         line.setText("7")
-        choose(opened.ui.presetSelector, name)
+        select(opened.ui.presetSelector, name)
         assert opened.panel.form.request.changes == {}
         assert opened.panel._parameters.request.preset == name
 
 
 def test_every_preset_is_offered_with_the_settings_of_its_own_method(opened):
-    """Presets and methods that come later, too: nothing about them is written down in the module."""
+    """Also presets and methods that are added later: the module does not list them."""
     selector = opened.ui.presetSelector
     assert [selector.itemText(index) for index in range(selector.count())] == list(preset_names())
     for name in preset_names():
-        choose(selector, name)
+        select(selector, name)
         groups = {editor.group.partition(".")[0] for editor in opened.panel.form._editors}
         assert groups & (METHODS | {"learned"}) == {load_preset(name).method_group}
-        assert opened.ui.presetAbout.text() == preset_description(name)
+        assert opened.ui.presetDescription.text() == preset_description(name)
 
 
-def test_several_forms_in_one_scene(opened, volumes):
+def test_several_parameter_sets_in_one_scene(opened, volumes):
     selector, first = opened.ui.parameterSelector, opened.panel._parameters.node
     opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),), name="before resection")
     second = selector.addNode()
     assert second.GetHideFromEditors()
     assert opened.panel.form.request == Request()
-    choose(opened.ui.fixedSelector, "FLAIR")
-    choose(opened.ui.presetSelector, "mcbo-clem")
+    select(opened.ui.fixedSelector, "FLAIR")
+    select(opened.ui.presetSelector, "mcbo-clem")
     selector.setCurrentNode(first)
     assert opened.panel.form.request == Request(volumes[0], (Moving(volumes[1]),), name="before resection")
     assert [node.GetID() for node in (first, second)] == [selector.itemData(index) for index in range(selector.count())]
     selector.setCurrentNode(second)
     assert opened.panel.form.request.fixed is volumes[2]
     opened.panel.enter()
-    assert opened.panel._parameters.node is second, "coming back to the module shows the form that was left"
+    assert opened.panel._parameters.node is second, "the selected parameter set is shown again after switching modules"
     slicer.mrmlScene.RemoveNode(second)
     assert opened.panel.form.request.name == "before resection"
     slicer.mrmlScene.RemoveNode(first)
     assert opened.panel.form.request == Request()
 
 
-def test_the_form_that_was_worked_with_last_comes_back_with_the_scene(opened, volumes, tmp_path):
+def test_the_parameter_set_that_was_selected_is_restored_with_the_scene(opened, volumes, tmp_path):
     opened.request(fixed=volumes[0], name="one")
     opened.ui.parameterSelector.addNode()
     opened.request(fixed=volumes[2], name="two")
@@ -178,19 +179,19 @@ def test_the_form_that_was_worked_with_last_comes_back_with_the_scene(opened, vo
     assert opened.panel.form.request.name == "two"
 
 
-def test_a_start_from_the_middle_of_the_chain_is_said(opened, volumes):
+def test_an_initial_transform_that_leaves_out_parents_is_a_warning(opened, volumes):
     upper = add_linear(slicer.mrmlScene, "tracker", translation(9, 0, 0))
     lower = add_linear(slicer.mrmlScene, "calibration", translation(1, 0, 0), upper)
     volumes[1].SetAndObserveTransformNodeID(lower.GetID())
     opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),))
-    assert opened.ui.startAdvice.isHidden()
-    choose(opened.ui.startSelector, "tracker")
-    assert not opened.ui.startAdvice.isHidden()
-    assert "calibration would be left out" in opened.ui.startAdvice.text()
+    assert opened.ui.initialTransformWarning.isHidden()
+    select(opened.ui.initialTransformSelector, "tracker")
+    assert not opened.ui.initialTransformWarning.isHidden()
+    assert "calibration would be ignored" in opened.ui.initialTransformWarning.text()
 
 
-def test_devices_are_looked_for_in_another_process(opened):
-    opened.wait(lambda: "PyTorch" in opened.ui.deviceFound.text())
+def test_devices_are_detected_in_another_process(opened):
+    opened.wait(lambda: "PyTorch" in opened.ui.deviceStatus.text())
 
 
 def test_every_control_has_a_tooltip(opened):
@@ -201,14 +202,14 @@ def test_every_control_has_a_tooltip(opened):
             assert inner or widget.toolTip(), widget.objectName()
 
 
-def test_another_scene_brings_another_form(opened, volumes):
+def test_a_new_scene_starts_with_a_new_parameter_set(opened, volumes):
     opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),))
     slicer.mrmlScene.Clear(0)
     assert opened.panel.form.request == Request()
-    assert opened.ui.statusLabel.text() == "Choose the ultrasound volume."
+    assert opened.ui.statusLabel.text() == "Select the ultrasound volume."
 
 
-def test_shown_with_nothing_installed_but_what_slicer_ships(tmp_path):
+def test_the_panel_opens_without_the_missing_packages(tmp_path):
     """Torch, safetensors and matplotlib cannot be imported; numpy and SimpleITK are Slicer's own."""
     code = f"""
 import sys, os
@@ -226,7 +227,7 @@ import standin
 application = standin.install(Path({str(tmp_path)!r}))
 opened = standin.open_module()
 opened.holder.show()
-text = opened.widget.panel.ui.deviceFound.text()
+text = opened.widget.panel.ui.deviceStatus.text()
 sys.stdout.write(text)
 sys.stdout.flush()
 os._exit(0 if "torch, safetensors will be installed" in text and "torch" not in sys.modules else 3)

@@ -1,4 +1,4 @@
-"""The module as the application meets it: description, self-test, reload."""
+"""The module in the application: description, self-test, reload, sample data."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -12,7 +12,7 @@ from MMRegSlicerLib.self_test import CASES
 from mrml_scene import add_volume, node_ids
 
 
-def test_it_says_what_it_is_and_what_it_is_not(opened):
+def test_description(opened):
     described = opened.module.described
     assert described.title == "MMReg: MR to ultrasound"
     assert described.categories == ["Registration"]
@@ -34,7 +34,7 @@ def test_it_can_be_opened_again_after_a_reload(opened):
     opened.module.widget.cleanup()
     opened.module.widget.setup()
     opened.module.widget.enter()
-    assert opened.module.widget.panel.ui.statusLabel.text() == "Choose the ultrasound volume."
+    assert opened.module.widget.panel.ui.statusLabel.text() == "Select the ultrasound volume."
 
 
 def test_the_logic_is_found_beside_the_module(opened):

@@ -1,4 +1,4 @@
-"""The result: verdict, before and after, what moves along, report, accept, discard."""
+"""The result: verdict, comparison, Apply to, landmarks, report, Accept, Discard, Undo."""
 
 import json
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
-from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, show_deformation, shown_deformation
+from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import (
     add_linear,
@@ -49,33 +49,33 @@ def shown(opened, case, tmp_path, monkeypatch):
     (folder / "report.html").write_text("<html>the report</html>", encoding="utf-8")
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     before = node_ids(slicer.mrmlScene), snapshot(case.mr)
-    opened.panel._done(add_result(folder, opened.panel.form.request))
+    opened.panel._on_finished(add_result(folder, opened.panel.form.request))
     answers = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: answers.append(text) or True)
     result = Result(opened.panel._parameters.result_transform)
     return SimpleNamespace(result=result, composite=composite, before=before, answers=answers)
 
 
-def test_the_verdict_comes_with_its_reasons(opened, shown):
+def test_the_verdict_is_shown_with_its_reasons(opened, shown):
     text = opened.ui.verdictLabel.text()
-    assert text.splitlines() == ["Review this result with care:", *(f"• {reason}" for reason in VERDICT["reasons"])]
+    assert text.splitlines() == ["Review required:", *(f"• {reason}" for reason in VERDICT["reasons"])]
     assert "#fff0c2" in opened.ui.verdictLabel.styleSheet()
-    assert opened.ui.statusLabel.text() == "Done. Look at the images before you believe it."
+    assert opened.ui.statusLabel.text() == "Finished. Check the result before accepting."
 
 
 @pytest.mark.parametrize(
-    ("numbers", "first"),
+    ("numbers", "text"),
     [
-        ({"verdict": {"level": "accept", "reasons": []}}, "Nothing speaks against this result."),
-        ({"verdict": {"level": "reject", "reasons": ["It folds."]}}, "Do not use this result:"),
-        ({"notes": ["Nothing moved."]}, "No verdict was made; judge by the images."),
-        ({}, "No verdict was made; judge by the images."),
+        ({"verdict": {"level": "accept", "reasons": []}}, "No problem detected. Verify visually before use."),
+        ({"verdict": {"level": "reject", "reasons": ["It folds."]}}, "Rejected:\n• It folds."),
+        ({"notes": ["Nothing moved."]}, "Not assessed. Verify visually before use.\n• Nothing moved."),
+        ({}, "Not assessed. Verify visually before use."),
     ],
 )
-def test_every_kind_of_verdict_and_none(opened, shown, numbers, first):
+def test_every_kind_of_verdict_and_none(opened, shown, numbers, text):
     shown.result.transform.SetAttribute("MMReg.numbers", json.dumps(numbers))
     opened.panel.result_view.show(shown.result)
-    assert opened.ui.verdictLabel.text().startswith(first)
+    assert opened.ui.verdictLabel.text() == text
 
 
 def test_the_slice_views_show_the_mr_over_the_ultrasound(shown, case):
@@ -84,107 +84,107 @@ def test_the_slice_views_show_the_mr_over_the_ultrasound(shown, case):
     assert shown.composite.GetForegroundOpacity() == 0.5
 
 
-def choose(ui, title):
-    ui.viewSelector.setCurrentIndex(ui.viewSelector.findText(title))
+def select(ui, title):
+    ui.comparisonSelector.setCurrentIndex(ui.comparisonSelector.findText(title))
 
 
-def test_ways_of_comparing(opened, shown, case):
+def test_comparison_modes(opened, shown, case):
     ui, composite, scene = opened.ui, shown.composite, slicer.mrmlScene
-    titles = [ui.viewSelector.itemText(index) for index in range(ui.viewSelector.count())]
+    titles = [ui.comparisonSelector.itemText(index) for index in range(ui.comparisonSelector.count())]
     assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", "Expected error (mm)"]
-    ui.viewSlider.setValue(20)
+    ui.comparisonSlider.setValue(20)
     assert composite.GetForegroundOpacity() == pytest.approx(0.2)
 
-    choose(ui, "Checkerboard (after)")
+    select(ui, "Checkerboard (after)")
     board = scene.GetNodeByID(composite.GetBackgroundVolumeID())
     assert board.GetName() == "MMReg comparison"
     first = slicer.util.arrayFromVolume(board).copy()
-    ui.viewSlider.setValue(90)
+    ui.comparisonSlider.setValue(90)
     assert board.GetScene() is None
     board = scene.GetNodeByID(composite.GetBackgroundVolumeID())
     assert (slicer.util.arrayFromVolume(board) != first).any()
 
-    choose(ui, "Difference (after)")
-    assert not ui.viewSlider.isVisible()
-    choose(ui, "Expected error (mm)")
+    select(ui, "Difference (after)")
+    assert not ui.comparisonSlider.isVisible()
+    select(ui, "Expected error (mm)")
     assert composite.GetForegroundVolumeID() == shown.result.maps[0].GetID()
     assert scene.GetFirstNodeByName("MMReg comparison") is None
 
 
 def test_flicker_shows_one_then_the_other(opened, shown):
     seen = set()
-    choose(opened.ui, "Flicker")
-    opened.ui.viewSlider.setValue(100)
+    select(opened.ui, "Flicker")
+    opened.ui.comparisonSlider.setValue(100)
     opened.wait(lambda: seen.add(shown.composite.GetForegroundOpacity()) or seen == {0.0, 1.0}, seconds=5)
-    choose(opened.ui, "Blend")
+    select(opened.ui, "Blend")
     assert shown.composite.GetForegroundOpacity() == 0.5
 
 
 @pytest.mark.parametrize("title", ["Flicker", "Checkerboard (after)", "Expected error (mm)"])
-def test_discard_takes_the_comparison_along(opened, shown, case, title):
-    choose(opened.ui, title)
+def test_discard_removes_the_comparison(opened, shown, case, title):
+    select(opened.ui, title)
     opened.ui.discardButton.click()
     assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == shown.before
 
 
-def test_landmarks_worst_first_and_a_click_goes_there(opened, shown):
+def test_landmarks_are_listed_largest_error_first_and_a_click_jumps_there(opened, shown):
     scene, ui = slicer.mrmlScene, opened.ui
     in_us = add_points(scene, "in US", np.array([[0.0, 0, 0], [10.0, 0, 0]]))
     in_mr = add_points(scene, "in MR", np.array([[5.0, 0, 1], [15.0, 0, 3]]))
     slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
     ui.landmarkSection.setProperty("collapsed", False)
-    assert ui.landmarkSummary.text() == "Choose the landmarks in the ultrasound and in the MR."
+    assert ui.landmarkSummary.text() == "Select the ultrasound landmarks and the MR landmarks."
     ui.fixedLandmarksSelector.setCurrentNode(in_us)
     ui.movingLandmarksSelector.setCurrentNode(in_mr)
     table = ui.landmarkTable
     assert [table.item(row, 2).text() for row in range(table.rowCount())] == ["3.00", "1.00"]
     assert table.item(0, 1).text() == "5.83"
-    assert ui.landmarkSummary.text() == "2 landmarks: 5.46 mm before, 2.00 mm after on average."
+    assert ui.landmarkSummary.text() == "2 landmarks, mean TRE 5.46 mm before and 2.00 mm after registration."
     table.cellClicked.emit(0, 0)
     matrix = slice_node.GetSliceToRAS()
     np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [10.0, 0, 0])
     table.cellClicked.emit(1, 0)
     np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [0.0, 0, 0])
-    ui.worstButton.click()
+    ui.largestErrorButton.click()
     np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [10.0, 0, 0])
     scene.RemoveNode(in_mr)
     assert table.rowCount() == 0
-    assert not ui.worstButton.isEnabled()
+    assert not ui.largestErrorButton.isEnabled()
 
 
 def test_before_and_after_by_click_and_by_key(opened, shown, case):
     ui = opened.ui
-    assert ui.afterBox.isChecked()
-    ui.afterBox.click()
+    assert ui.afterCheckBox.isChecked()
+    ui.afterCheckBox.click()
     assert snapshot(case.mr) == shown.before[1]
     opened.holder.activateWindow()
     opened.wait(opened.holder.isActiveWindow)
     opened.module.widget.exit()
     QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
-    assert not ui.afterBox.isChecked()  # another module has the key
+    assert not ui.afterCheckBox.isChecked()  # another module has the key
     opened.module.widget.enter()
     QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
-    assert ui.afterBox.isChecked()
+    assert ui.afterCheckBox.isChecked()
     assert case.mr.GetTransformNodeID() == shown.result.transform.GetID()
 
 
-def test_what_belongs_to_the_mr_moves_along_and_comes_back(opened, shown):
+def test_the_transform_is_applied_to_a_node_and_removed(opened, shown):
     plan = add_points(slicer.mrmlScene, "plan", np.array([[10.0, 0, 0]]))
     ui = opened.ui
     assert not ui.applyButton.isEnabled()
     ui.applySelector.setCurrentNode(plan)
     ui.applyButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[5.0, 0, 0]])
-    assert ui.applyButton.text() == "Put back"
+    assert ui.applyButton.text() == "Remove transform"
     ui.applyButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
-    assert ui.applyButton.text() == "Put under the transform"
+    assert ui.applyButton.text() == "Apply transform"
     ui.applyButton.click()
     ui.discardButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
 
 
-def test_every_kind_of_plan_can_be_chosen_and_moves(opened, shown, case):
+def test_the_transform_is_applied_to_every_kind_of_node(opened, shown, case):
     """Fibre bundles of the extension SlicerDMRI are a kind of model."""
     scene, ui = slicer.mrmlScene, opened.ui
     segmentation, _ = add_segmentation(scene, "tumour", case.mr, np.ones((32, 32, 32)))
@@ -207,41 +207,41 @@ def test_every_kind_of_plan_can_be_chosen_and_moves(opened, shown, case):
     assert {plan.GetTransformNodeID() for plan in plans} == {None}
 
 
-def test_a_whole_folder_moves_along_and_comes_back(opened, shown, case):
+def test_the_transform_is_applied_to_a_whole_folder_and_removed(opened, shown, case):
     scene, ui = slicer.mrmlScene, opened.ui
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     outer = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "plan")
     inner = hierarchy.CreateFolderItem(outer, "tracts")
-    start = add_linear(scene, "start", translation(0, 0, 2))
+    initial = add_linear(scene, "initial", translation(0, 0, 2))
     points = [add_points(scene, name, np.array([[10.0, 0, 0]])) for name in ("entry", "target", "elsewhere")]
-    points[1].SetAndObserveTransformNodeID(start.GetID())
+    points[1].SetAndObserveTransformNodeID(initial.GetID())
     places = (outer, inner, hierarchy.GetSceneItemID())
-    for node, place in zip((*points, start, case.ultrasound), (*places, outer, outer), strict=True):
+    for node, place in zip((*points, initial, case.ultrasound), (*places, outer, outer), strict=True):
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(place, node), place)
     ui.applySelector.setCurrentNode(points[0])
-    ui.applyFolderBox.click()
+    ui.applyFolderCheckBox.click()
     ui.applyButton.click()
     parents = [node.GetTransformNodeID() for node in points]
     assert parents == [shown.result.transform.GetID(), shown.result.transform.GetID(), None]
     assert case.ultrasound.GetTransformNodeID() is None
-    assert start.GetTransformNodeID() is None
+    assert initial.GetTransformNodeID() is None
     ui.applyButton.click()
-    assert [node.GetTransformNodeID() for node in points] == [None, start.GetID(), None]
+    assert [node.GetTransformNodeID() for node in points] == [None, initial.GetID(), None]
 
 
-def test_the_ultrasound_and_the_results_are_not_moved(opened, shown, case):
+def test_the_transform_is_not_applied_to_the_ultrasound_or_to_outputs(opened, shown, case):
     for node in (case.ultrasound, shown.result.warped[0]):
         opened.ui.applySelector.setCurrentNode(node)
         assert opened.ui.applySelector.currentNode() is node
         assert not opened.ui.applyButton.isEnabled()
 
 
-def test_discard_asks_then_removes_exactly_what_was_made(opened, shown, case):
+def test_discard_asks_then_removes_exactly_what_was_created(opened, shown, case):
     opened.ui.discardButton.click()
     assert len(shown.answers) == 1
     assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == shown.before
     assert not opened.ui.resultSection.isVisible()
-    assert opened.ui.statusLabel.text() == "Discarded. Everything is where it was before."
+    assert opened.ui.statusLabel.text() == "Result discarded. The original parent transforms were restored."
 
 
 def test_results_of_several_ultrasound_volumes_are_stepped_through(opened, shown, case, tmp_path):
@@ -250,7 +250,7 @@ def test_results_of_several_ultrasound_volumes_are_stepped_through(opened, shown
     first.show(after=False)
     later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
     opened.request(fixed=later)
-    opened.panel._done(add_result(tmp_path / "result", opened.panel.form.request))
+    opened.panel._on_finished(add_result(tmp_path / "result", opened.panel.form.request))
     second = Result(opened.panel._parameters.result_transform)
     names = [ui.resultSelector.itemText(index) for index in range(ui.resultSelector.count())]
     assert names == ["T1 to Ultrasound", "T1 to US after resection"]
@@ -260,7 +260,7 @@ def test_results_of_several_ultrasound_volumes_are_stepped_through(opened, shown
     ui.resultSelector.setCurrentIndex(0)
     assert case.mr.GetTransformNodeID() == first.transform.GetID()
     assert shown.composite.GetBackgroundVolumeID() == case.ultrasound.GetID()
-    ui.afterBox.click()
+    ui.afterCheckBox.click()
     assert case.mr.GetTransformNodeID() is None
 
     ui.discardButton.click()
@@ -293,7 +293,7 @@ def test_the_report_is_saved_as_it_was_written(opened, shown, tmp_path, monkeypa
     assert path.read_text(encoding="utf-8") == "<html>the report</html>"
 
 
-def test_deleting_the_transform_by_hand_takes_the_section_away(opened, shown):
+def test_deleting_the_transform_by_hand_hides_the_section(opened, shown):
     slicer.mrmlScene.RemoveNode(shown.result.transform)
     assert not opened.ui.resultSection.isVisible()
 
@@ -304,7 +304,7 @@ def two(opened, shown, case, tmp_path):
     shown.result.show(after=False)
     later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
     opened.request(fixed=later)
-    opened.panel._done(add_result(tmp_path / "result", opened.panel.form.request))
+    opened.panel._on_finished(add_result(tmp_path / "result", opened.panel.form.request))
     return SimpleNamespace(first=shown.result, second=Result(opened.panel._parameters.result_transform))
 
 
@@ -322,32 +322,32 @@ def test_buttons_and_keys_step_through_the_results_and_round_again(opened, two, 
         assert ui.resultSelector.currentText() == result.transform.GetName()
 
 
-def test_the_drawing_of_the_transform_goes_with_the_result_that_is_shown(opened, two):
+def test_the_deformation_is_displayed_for_the_selected_result_only(opened, two):
     ui = opened.ui
     assert [ui.deformationSelector.itemText(index) for index in range(ui.deformationSelector.count())] == [
-        "Not drawn",
+        "None",
         "Warped grid",
-        "Arrows",
-        "Lines of equal displacement",
+        "Glyphs",
+        "Contours",
     ]
-    drawn = lambda: [shown_deformation(each.transform) for each in (two.first, two.second)]  # noqa: E731
+    modes = lambda: [deformation_mode(each.transform) for each in (two.first, two.second)]  # noqa: E731
     for index, name in enumerate(["", GRID, GLYPHS, CONTOURS]):
         ui.deformationSelector.setCurrentIndex(index)
-        assert drawn() == ["", name]
+        assert modes() == ["", name]
     ui.previousButton.click()
-    assert drawn() == [CONTOURS, ""]
+    assert modes() == [CONTOURS, ""]
     ui.deformationSelector.setCurrentIndex(0)
-    assert drawn() == ["", ""]
+    assert modes() == ["", ""]
 
 
-def test_a_scene_that_shows_a_drawing_says_so_in_the_form(opened, shown):
+def test_the_displayed_deformation_of_a_loaded_scene_is_selected(opened, shown):
     show_deformation(shown.result, GLYPHS)
     opened.panel.result_view._qa._result = None  # as if the scene had just been loaded
     opened.panel.result_view._qa.show(shown.result)
-    assert opened.ui.deformationSelector.currentText() == "Arrows"
+    assert opened.ui.deformationSelector.currentText() == "Glyphs"
 
 
-def test_every_step_can_be_undone_from_the_panel(opened, shown, case):
+def test_every_command_can_be_undone_from_the_panel(opened, shown, case):
     ui, scene = opened.ui, slicer.mrmlScene
     assert ui.undoButton.isHidden()
     plan = add_points(scene, "plan", np.array([[10.0, 0, 0]]))
@@ -367,7 +367,7 @@ def test_every_step_can_be_undone_from_the_panel(opened, shown, case):
     assert case.mr.GetTransformNodeID() == plan.GetTransformNodeID() == shown.result.transform.GetID()
     assert opened.panel._parameters.result_transform is shown.result.transform
     assert shown.composite.GetForegroundVolumeID() == case.mr.GetID()
-    assert ui.undoButton.text() == "Undo: Put under the transform"
+    assert ui.undoButton.text() == "Undo: Apply transform"
     ui.undoButton.click()
     np.testing.assert_allclose(points_in_world(plan), [[10.0, 0, 0]])
     assert ui.undoButton.isHidden()
@@ -381,10 +381,10 @@ def test_undo_of_another_result_goes_to_that_result(opened, two, case):
     opened.ui.undoButton.click()
     assert opened.ui.resultSelector.currentText() == two.first.transform.GetName()
     assert case.mr.GetTransformNodeID() == two.first.transform.GetID()
-    assert two.first.parent_before is None
+    assert two.first.original_parent_transform is None
 
 
-def test_closing_the_scene_forgets_what_could_be_undone(opened, shown):
+def test_closing_the_scene_clears_the_undo_stack(opened, shown):
     opened.ui.acceptButton.click()
     slicer.mrmlScene.Clear(0)
     assert opened.ui.undoButton.isHidden()
@@ -393,8 +393,8 @@ def test_closing_the_scene_forgets_what_could_be_undone(opened, shown):
 def test_accept_hardens_only_when_asked_and_after_a_question(opened, shown, case, monkeypatch):
     ui = opened.ui
     plan = add_points(slicer.mrmlScene, "plan", np.array([[10.0, 0, 0]]))
-    shown.result.apply_to(plan)
-    ui.hardenBox.click()
+    shown.result.apply_transform(plan)
+    ui.hardenCheckBox.click()
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: shown.answers.append(text))
     ui.acceptButton.click()
     assert (len(shown.answers), shown.result.accepted) == (1, False)

@@ -1,4 +1,4 @@
-"""Running: progress, result, and everything that can go wrong meanwhile."""
+"""A run: progress, result, and everything that can go wrong."""
 
 import os
 
@@ -9,7 +9,7 @@ from MMRegSlicerLib.request import Request
 from mrml_scene import node_ids, snapshot
 
 
-def test_registers_while_the_application_lives(opened, case):
+def test_registers_without_blocking_the_application(opened, case):
     ui = opened.ui
     ticks, texts, values = [0], set(), [0]
 
@@ -21,15 +21,15 @@ def test_registers_while_the_application_lives(opened, case):
 
     opened.register()
     assert (ui.cancelButton.isVisible(), ui.registerButton.isVisible()) == (True, False)
-    assert not ui.imagesSection.isEnabled()
+    assert not ui.inputsSection.isEnabled()
     opened.wait(live)
     assert ticks[0] > 100
     assert len(texts) > 3
-    assert any("left" in text for text in texts)
+    assert any("remaining" in text for text in texts)
     assert max(values) > 800
     opened.assert_nothing_left()
     assert (ui.cancelButton.isVisible(), ui.registerButton.isVisible()) == (False, True)
-    assert ui.imagesSection.isEnabled()
+    assert ui.inputsSection.isEnabled()
     assert case.mr.GetParentTransformNode().GetName() == "T1 to Ultrasound"
 
 
@@ -40,7 +40,7 @@ def test_closing_the_scene_in_the_middle(opened, case):
     opened.assert_nothing_left()
     assert not opened.ui.registerButton.isEnabled()
     assert not opened.ui.cancelButton.isVisible()
-    # Nothing of it comes later, either.
+    # No event of the process is handled later.
     opened.panel._poll()
     assert opened.panel.form.request == Request()
     for kind in ("vtkMRMLVolumeNode", "vtkMRMLTransformNode", "vtkMRMLTextNode"):
@@ -54,8 +54,8 @@ def test_deleting_an_input_in_the_middle(opened, case):
     slicer.mrmlScene.RemoveNode(case.mr)
     assert snapshot(case.ultrasound) == ultrasound
     opened.assert_nothing_left()
-    assert opened.ui.logView.toPlainText().splitlines()[-1] == "Cancelled because T1 was deleted."
-    assert opened.ui.statusLabel.text() == "Choose at least one MR volume."
+    assert opened.ui.logView.toPlainText().splitlines()[-1] == "Registration cancelled: T1 was deleted."
+    assert opened.ui.statusLabel.text() == "Select at least one MR volume."
     assert set(node_ids(slicer.mrmlScene)) <= set(before)
     assert not opened.ui.cancelButton.isVisible()
 
@@ -68,7 +68,7 @@ def test_reloading_the_module_in_the_middle(opened, case):
     assert case.unchanged()
 
 
-def test_an_error_of_the_process_is_shown_and_the_form_comes_back(opened, case):
+def test_an_error_of_the_process_is_shown_and_the_panel_is_enabled_again(opened, case):
     case.mr.SetOrigin(900, 0, 0)
     before = node_ids(slicer.mrmlScene), snapshot(case.ultrasound), snapshot(case.mr)
     opened.register()
@@ -76,14 +76,14 @@ def test_an_error_of_the_process_is_shown_and_the_form_comes_back(opened, case):
     assert (node_ids(slicer.mrmlScene), snapshot(case.ultrasound), snapshot(case.mr)) == before
     assert "expected the fields of view" in opened.ui.statusLabel.text()
     assert "expected the fields of view" in opened.ui.logView.toPlainText()
-    assert opened.ui.imagesSection.isEnabled()
+    assert opened.ui.inputsSection.isEnabled()
     opened.assert_nothing_left()
 
 
 def test_a_process_that_is_killed_is_an_error(opened, case):
-    registration = opened.register()
+    run = opened.register()
     opened.wait(lambda: opened.ui.progressBar.value() > 0)
-    os.kill(registration.process_id, 9)
+    os.kill(run.process_id, 9)
     opened.wait(opened.ui.registerButton.isVisible)
     assert "ended unexpectedly (code -9)" in opened.ui.statusLabel.text()
     assert case.unchanged()
@@ -119,14 +119,14 @@ def test_a_result_that_cannot_be_loaded_leaves_nothing(opened, case, monkeypatch
     opened.assert_nothing_left()
 
 
-def test_missing_torch_is_asked_for_and_a_refusal_explained(opened, case, monkeypatch):
+def test_installing_torch_is_confirmed_and_a_refusal_explained(opened, case, monkeypatch):
     asked = []
     monkeypatch.setattr(dependencies, "find_spec", lambda name: None if name == "torch" else object())
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: asked.append(text))
     opened.ui.registerButton.click()
     assert len(asked) == 1
     assert "torch>=" in asked[0]
-    assert "MMReg cannot register without torch" in opened.ui.statusLabel.text()
+    assert "Registration requires torch" in opened.ui.statusLabel.text()
     assert case.unchanged()
     opened.assert_nothing_left()
     assert opened.ui.registerButton.isEnabled()

@@ -1,6 +1,5 @@
-"""Every section at 400 pixels, nothing cut off; MMREG_SCREENSHOTS names the folder where the pictures are kept."""
+"""Every section at 400 pixels, nothing cut off; MMREG_SCREENSHOTS names the folder for the screenshots."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +16,6 @@ from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import add_points, add_volume
 
 WIDTH = 400
-VERDICT = {
-    "verdict": {
-        "level": "review",
-        "reasons": [
-            "The deformation reaches 12 mm, more than the brain is expected to move.",
-            "The MR covers 61 % of the ultrasound; the rest is carried on from its neighbours.",
-        ],
-    }
-}
 
 
 @pytest.fixture
@@ -76,9 +66,8 @@ def colours(image: QtGui.QImage) -> int:
 
 def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui = opened.ui
-    opened.wait(lambda: "PyTorch" in ui.deviceFound.text())
+    opened.wait(lambda: "PyTorch" in ui.deviceStatus.text())
     ui.logSection.setVisible(False)
-    quick = opened.panel.form.request.changes
     opened.request(changes={}, preset=Request().preset)
     sizes = [keep("form").height()]
     ui.advancedSection.setProperty("collapsed", False)
@@ -86,19 +75,17 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui.advancedSection.setProperty("collapsed", True)
     assert sizes[1] > sizes[0] + 300
 
-    opened.request(changes=quick, preset="mcbo")
-    registration = opened.register()
+    run = opened.register()
     opened.wait(lambda: ui.progressBar.value() > 300)
     running = keep("running")
     assert ui.progressBar.isVisible()
     assert ui.cancelButton.isVisible()
     assert colours(running) > 8
 
-    opened.wait(lambda: not registration.is_running)
+    opened.wait(lambda: not run.is_running)
     result = Result(opened.panel._parameters.result_transform)
-    result.transform.SetAttribute("MMReg.numbers", json.dumps(VERDICT))
-    opened.panel.result_view.show(result)
-    for section in (ui.imagesSection, ui.settingsSection):
+    assert ui.verdictLabel.text().splitlines()[0] == "Review required:"
+    for section in (ui.inputsSection, ui.settingsSection):
         section.setProperty("collapsed", True)
     add_second_result(opened, result, tmp_path)
     ui.acceptButton.click()
@@ -109,18 +96,18 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
     assert ui.undoButton.isVisible()
 
     points = np.array([[0.0, 0, 0], [9.0, 2, 1], [-6.0, 3, 8]])
-    ui.fixedLandmarksSelector.setCurrentNode(add_points(slicer.mrmlScene, "Landmarks in US", points))
-    moved = add_points(slicer.mrmlScene, "Landmarks in MR", points + np.array([3.0, -1.5, 1.5]))
+    ui.fixedLandmarksSelector.setCurrentNode(add_points(slicer.mrmlScene, "Ultrasound landmarks", points))
+    moved = add_points(slicer.mrmlScene, "T1 landmarks", points + np.array([3.0, -1.5, 1.5]))
     ui.movingLandmarksSelector.setCurrentNode(moved)
     ui.landmarkSection.setProperty("collapsed", False)
     ui.logSection.setVisible(True)
     ui.logSection.setProperty("collapsed", False)
-    opened.panel._logged("mmreg: what the registration tells a person stands here")
+    opened.panel._on_log("mmreg: log of the registration process")
     assert keep("landmarks").height() > result_picture.height() + 200
 
 
 def add_second_result(opened, first: Result, folder: Path) -> None:
-    """Of an ultrasound after the resection; the first one is shown again."""
+    """Add a result of an ultrasound after the resection; show the first one again."""
     write_transform(SpatialTransform.identity(), folder / "transform.h5")
     later = add_volume(slicer.mrmlScene, "US after resection", np.ones((4, 4, 4)), np.eye(4))
     add_result(folder, replace(opened.panel.form.request, fixed=later)).show(after=False)

@@ -149,11 +149,11 @@ def test_headers_are_named_for_every_class():
 def test_surplus_values_of_signals_are_dropped(application):
     import qt
 
-    told = []
+    received = []
     button = qt.QPushButton()
-    connect(button, "clicked()", lambda: told.append(()))
-    connect(button, "toggled(bool)", told.append)
+    connect(button, "clicked()", lambda: received.append(()))
+    connect(button, "toggled(bool)", received.append)
     button.setCheckable(True)
     button.click()
-    assert told == [True, ()]
+    assert received == [True, ()]
     assert isinstance(button, QtWidgets.QPushButton)
