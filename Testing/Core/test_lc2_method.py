@@ -148,7 +148,7 @@ class TestRigidSearch:
     # Beyond the range of a gradient.
     FAR = ((6.0, -4.0, 5.0), 4.0)
 
-    @pytest.mark.parametrize("similarity", ["lc2", "ncc", "mind"])
+    @pytest.mark.parametrize("similarity", ["lc2", "ncc", "nmi", "mind"])
     def test_it_finds_a_shift_by_any_similarity(self, similarity: str) -> None:
         prepared, truth = made_up_pair(*self.FAR, noise=0.1)
         model = MotionModel.of(prepared, SEARCH.prior)
