@@ -1,78 +1,103 @@
-"""Registration by a network: what it is given, how its displacement comes back, and what is said of unlike images."""
+"""Registration by a network: what it is given, how its displacement comes back, and images unlike its training's."""
 
 import logging
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from MMRegCore.config import LearnedSettings, RegistrationSettings, load_preset, with_changes
-from MMRegCore.config.networks import (
-    GradientGuidedSettings,
-    LapIrnSettings,
-    MasrNetSettings,
-    MultiPropSettings,
-    TrainedOn,
-)
+from MMRegCore import register
+from MMRegCore.config import load_preset, with_changes
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
-from MMRegCore.geometry import Grid
-from MMRegCore.methods import learned as method
-from MMRegCore.methods.solve import solve
-from MMRegCore.monitor import Monitor
-from MMRegCore.networks.gradient_guided import GradientGuided
-from MMRegCore.networks.lapirn import LapIrn
-from MMRegCore.networks.multiprop import MultiProp
-from MMRegCore.pipeline import register
-from MMRegCore.preprocess import prepare
-from MMRegCore.training.checkpoint import write_weights
+from MMRegCore.methods import network as method
+from MMRegCore.methods.network import NetworkSettings, domain_mismatch, solve
+from MMRegCore.methods.protocol import Solution
+from MMRegCore.networks.gradient_guided import GradientGuided, GradientGuidedSettings
+from MMRegCore.networks.lapirn import LapIrn, LapIrnSettings
+from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
+from MMRegCore.networks.multiprop import MultiProp, MultiPropSettings
+from MMRegCore.networks.protocol import RegistrationNetwork, RegistrationNetworkSettings, TrainingDomain
+from MMRegCore.prepare import Prepared, prepare
+from MMRegCore.training.engine.checkpoint import write_weights
 from MMRegCore.transform import SpatialTransform
-from MMRegCore.volume import Volume
+from MMRegCore.volume import Channel, Volume
+from scenes import box, problem, scene, translation
+
+IDENTITY = SpatialTransform.identity()
 
 
-class Constant(torch.nn.Module):
+class Constant(RegistrationNetwork):
     """Moves everything by the same (d, h, w) voxels of its grid, backwards the other way; remembers its inputs."""
 
-    def __init__(self, voxels, trained_on):
-        super().__init__()
-        self.settings = MultiPropSettings(trained_on=trained_on)
-        self.voxels, self.seen = torch.tensor(voxels), []
+    name = "constant"
 
-    def forward(self, fixed, moving):
-        self.seen.append((fixed, moving))
-        sign = 1 if len(self.seen) % 2 else -1
-        return (sign * self.voxels).reshape(1, 3, 1, 1, 1).expand(1, 3, *fixed.shape[2:])
+    def __init__(self, voxels: tuple[float, float, float], trained_on: TrainingDomain) -> None:
+        super().__init__(RegistrationNetworkSettings(trained_on))
+        self.voxels, self.inputs = torch.tensor(voxels), []
 
-
-def prepared_on(grid, smooth_volume, **options):
-    volume = smooth_volume(grid)
-    fixed, moving = volume, volume.with_data(volume.data.exp())
-    return prepare(fixed, [moving], SpatialTransform.identity(), spacing_mm="native", masked=True, margin_mm=4.0)
+    def predict(self, fixed, moving, shape):
+        self.inputs.append((fixed, moving))
+        sign = 1 if len(self.inputs) % 2 else -1
+        return (sign * self.voxels).reshape(1, 3, 1, 1, 1).expand(1, 3, *shape)
 
 
-def test_the_displacement_comes_back_in_space(any_grid, smooth_volume, monkeypatch):
+@pytest.fixture
+def constant(monkeypatch):
+    """``constant(voxels, spacing_mm, …)``: a network that is loaded whatever the weights are called."""
+
+    def make(voxels=(0.0, 0.0, 0.0), spacing_mm=2.0, **domain) -> Constant:
+        network = Constant(voxels, TrainingDomain(spacing_mm=spacing_mm, **domain))
+        monkeypatch.setattr("MMRegCore.networks.weights.load_network", lambda name, kind: network)
+        return network
+
+    return make
+
+
+def solved(prepared: Prepared, **settings) -> Solution:
+    return solve(problem(prepared), NetworkSettings(**{"weights": "mine", **settings}))
+
+
+def prepared_of(fixed: Volume, moving: Volume) -> Prepared:
+    return prepare(fixed, [moving], IDENTITY, spacing_mm="native", masked=True, margin_mm=4.0)
+
+
+@pytest.fixture
+def oblique(oblique_grid, smooth_volume) -> Prepared:
+    """A pair on an oblique grid, of one structure in two contrasts."""
+    volume = smooth_volume(oblique_grid)
+    return prepared_of(volume, volume.with_data(volume.data.exp()))
+
+
+def test_the_displacement_comes_back_in_space(any_grid, smooth_volume, constant):
     """The network's grid runs along RAS whatever the images': (d, h, w) = (1, 0, -2) of 3 mm is (-6, 0, 3) mm."""
-    network = Constant((1.0, 0.0, -2.0), TrainedOn(spacing_mm=3.0))
-    monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
-    prepared = prepared_on(any_grid, smooth_volume)
-    solution = method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
+    constant((1.0, 0.0, -2.0), 3.0)
+    volume = smooth_volume(any_grid)
+    prepared = prepared_of(volume, volume)
+    solution = solved(prepared)
     found = DisplacementField.from_voxel(solution.displacement_voxel, prepared.grid).displacement_mm
-    expected = torch.tensor([-6.0, 0.0, 3.0]).expand_as(found)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    assert float(solution.maps["inverse_consistency_error_mm"].abs().max()) < 1e-4
+    torch.testing.assert_close(found, torch.tensor([-6.0, 0.0, 3.0]).expand_as(found), atol=1e-4, rtol=0)
+    assert float(solution.maps["inverse_consistency_error"].abs().max()) < 1e-4
 
 
-def test_the_network_sees_upright_images_from_0_to_1(oblique_grid, monkeypatch):
-    """A bright corner along R, A and S is where the upright grid has its last voxels."""
-    network = Constant((0.0, 0.0, 0.0), TrainedOn(spacing_mm=2.0))
-    monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
-    x = oblique_grid.points_ras() - oblique_grid.centre_ras
-    volume = Volume(torch.from_numpy(500 + 10 * x.sum(axis=-1) + 3 * x[..., 0]).float()[None], oblique_grid)
-    prepared = prepare(volume, [volume], SpatialTransform.identity(), spacing_mm="native", masked=True, margin_mm=4.0)
-    method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
-    fixed = network.seen[0][0]
-    assert fixed.shape[2:] == prepared.grid.upright(2.0).shape
+def test_several_moving_images_are_registered_one_by_one_and_fused(oblique, constant):
+    network = constant((1.0, 0.0, 0.0))
+    two = replace(oblique, moving=oblique.moving * 2)
+    torch.testing.assert_close(solved(two).displacement_voxel, solved(oblique).displacement_voxel)
+    # Forward and backward, for each.
+    assert len(network.inputs) == 4 + 2
+
+
+def test_the_network_gets_axis_aligned_images_from_0_to_1(oblique_grid, constant):
+    """A bright corner along R, A and S is where the axis-aligned grid has its last voxels."""
+    network = constant()
+    offset = oblique_grid.points_ras() - oblique_grid.centre_ras
+    values = 500 + 10 * offset.sum(axis=-1) + 3 * offset[..., 0]
+    volume = Volume(torch.from_numpy(values).float()[None], oblique_grid)
+    prepared = prepared_of(volume, volume)
+    solved(prepared)
+    fixed = network.inputs[0][0]
+    assert fixed.shape[2:] == prepared.grid.axis_aligned(2.0).shape
     assert float(fixed.min()) == 0
     assert float(fixed.max()) == 1
     middle = [n // 2 for n in fixed.shape[2:]]
@@ -81,126 +106,129 @@ def test_the_network_sees_upright_images_from_0_to_1(oblique_grid, monkeypatch):
         assert (torch.diff(core, dim=axis) > 0).all()
 
 
-def test_what_is_outside_the_mask_is_dark(oblique_grid, smooth_volume, monkeypatch):
-    network = Constant((0.0, 0.0, 0.0), TrainedOn(spacing_mm=2.0))
-    monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
-    prepared = prepared_on(oblique_grid, smooth_volume)
-    weight = torch.zeros_like(prepared.fixed_weight)
+def test_what_is_outside_the_mask_is_dark(oblique, constant):
+    network = constant()
+    weight = torch.zeros_like(oblique.fixed.weight)
     weight[..., 6:-6, 6:-6, 6:-6] = 1
-    bright = replace(prepared, fixed=prepared.fixed + 100, fixed_weight=weight)
-    method.learned(bright, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
-    fixed = network.seen[0][0]
+    solved(replace(oblique, fixed=Channel(oblique.fixed.image + 100, weight)))
+    fixed = network.inputs[0][0]
     assert float(fixed[..., 0, 0, 0]) == 0
     assert float(fixed[..., fixed.shape[2] // 2, fixed.shape[3] // 2, fixed.shape[4] // 2]) > 0.5
 
 
-def test_unlike_images_are_told(oblique_grid, smooth_volume, monkeypatch, caplog):
-    prepared = prepared_on(oblique_grid, smooth_volume)
-    extent = tuple(2.0 * n for n in prepared.grid.upright(2.0).shape)
-    alike, other = TrainedOn(spacing_mm=2.0, extent_mm=extent), TrainedOn(spacing_mm=0.5, extent_mm=(160.0, 50.0, 40.0))
-    assert method.unlike(prepared, alike) == []
-    told = method.unlike(prepared, other)
-    assert any("expected about 160 mm along S" in text for text in told)
-    assert any("expected voxels of 0.5 mm or finer" in text for text in told)
-    network = Constant((0.0, 0.0, 0.0), TrainedOn(spacing_mm=2.0))
-    monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
+def test_a_domain_mismatch_is_logged(oblique, constant, caplog):
+    extent = tuple(2.0 * n for n in oblique.grid.axis_aligned(2.0).shape)
+    assert domain_mismatch(oblique, TrainingDomain(spacing_mm=2.0, extent_mm=extent)) == []
+    other = TrainingDomain(spacing_mm=0.5, extent_mm=(160.0, 50.0, 40.0))
+    mismatches = domain_mismatch(oblique, other)
+    assert any("expected about 160 mm along S" in text for text in mismatches)
+    assert any("expected voxels of 0.5 mm or finer" in text for text in mismatches)
+    constant()
     with caplog.at_level(logging.WARNING):
-        method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
+        solved(oblique)
     assert "mine was trained on other images: expected about 160 mm along S" in caplog.text
 
 
-def test_instance_optimisation_can_follow(oblique_grid, smooth_volume, monkeypatch):
+def test_instance_optimisation_can_follow(oblique, constant):
     """It brings a wrong displacement of the network nearer to the truth, which is none."""
-    network = Constant((0.5, 0.5, 0.5), TrainedOn(spacing_mm=2.0))
-    monkeypatch.setattr(method, "load_network", lambda name, architecture: network)
-    prepared = prepared_on(oblique_grid, smooth_volume)
-    before = method.learned(prepared, "multiprop", LearnedSettings(weights="mine"), "mean", Monitor())
-    network.seen.clear()
-    after = method.learned(prepared, "multiprop", LearnedSettings(weights="mine", refine=True), "mean", Monitor())
-    size = [float(s.displacement_voxel.norm(dim=1).mean()) for s in (before, after)]
+    constant((0.5, 0.5, 0.5))
+    size = [float(solved(oblique, refine=refine).displacement_voxel.norm(dim=1).mean()) for refine in (False, True)]
     assert size[1] < 0.8 * size[0]
 
 
-MADE = {
+NETWORKS = {
     "multiprop": MultiProp(MultiPropSettings(features=(4, 4), matching=(4,), context=(4,))),
     "gradient-guided": GradientGuided(GradientGuidedSettings(encoder=(4, 4), decoder=(4, 4), refinement=(4,))),
     "lapirn": LapIrn(LapIrnSettings(start_channels=1, residual_blocks=1)),
 }
 
 
-@pytest.mark.parametrize("name", method.LEARNED)
-def test_every_learned_method_registers_from_a_file(name, tmp_path, blobs):
-    path = tmp_path / "mine.safetensors"
-    write_weights(MADE[name], path, {"architecture": name, "settings": MADE[name].settings.to_dict()})
-    grid = Grid((20, 22, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
-    image = Volume(torch.from_numpy(blobs(grid.points_ras() - grid.centre_ras)).float()[None], grid)
-    settings = with_changes(load_preset(name), {"learned.weights": str(path)})
-    assert settings.method == name
-    result = register(image, image, settings=settings, device="cpu")
-    # An image with itself: nothing is better than the start.
-    assert result.assessment.numbers["choice"]["chosen"] == "start"
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_registers_from_a_file_by_its_preset(name, tmp_path):
+    write_weights(NETWORKS[name], tmp_path / "mine.safetensors")
+    image = scene(box((20, 22, 24), 2.0))
+    settings = with_changes(load_preset(name), {"network.weights": str(tmp_path / "mine.safetensors")})
+    assert (settings.method, settings.options.architecture) == ("network", name)
+    quality = register(image, image, settings=settings, device="cpu").assessment.quality
+    # An image with itself: nothing is better than the initial transform.
+    assert quality.model_selection.selected == "initial"
 
 
-def test_lapirn_describes_each_image_once(tmp_path, oblique_grid, smooth_volume, monkeypatch):
+def test_lapirn_encodes_each_image_once(tmp_path, oblique, monkeypatch):
     settings = LapIrnSettings(
         start_channels=1,
         residual_blocks=1,
         inputs="descriptors",
-        describer=MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4),
-        trained_on=TrainedOn(spacing_mm=3.0),
+        descriptor_network=MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4),
+        trained_on=TrainingDomain(spacing_mm=3.0),
     )
     path = tmp_path / "mine.safetensors"
-    write_weights(LapIrn(settings), path, {"architecture": "lapirn", "settings": settings.to_dict()})
-    described = []
-    original = LapIrn.described
-    monkeypatch.setattr(LapIrn, "described", lambda self, images: described.append(images) or original(self, images))
-    prepared = prepared_on(oblique_grid, smooth_volume)
-    found = method.learned(prepared, "lapirn", LearnedSettings(weights=str(path)), "mean", Monitor())
-    assert len(described) == 2
-    assert found.displacement_voxel.shape == (1, 3, *oblique_grid.shape)
+    write_weights(LapIrn(settings), path)
+    encoded = []
+    original = LapIrn.encode
+    monkeypatch.setattr(LapIrn, "encode", lambda self, images: encoded.append(images) or original(self, images))
+    found = solved(oblique, architecture="lapirn", weights=str(path))
+    assert len(encoded) == 2
+    assert found.displacement_voxel.shape == (1, 3, *oblique.grid.shape)
 
 
-@pytest.mark.parametrize("name", method.LEARNED)
-def test_mixed_precision_gives_nearly_the_same(name, tmp_path, blobs):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mixed_precision_gives_nearly_the_same(name, tmp_path):
     torch.manual_seed(0)
-    network = type(MADE[name])(MADE[name].settings)
+    network = type(NETWORKS[name])(NETWORKS[name].settings)
     for weights in network.parameters():
         if weights.shape[0] == 3:  # those that give vectors begin at almost nothing
             torch.nn.init.normal_(weights, std=0.1)
     path = tmp_path / "mine.safetensors"
-    write_weights(network, path, {"architecture": name, "settings": network.settings.to_dict()})
-    grid = Grid((20, 22, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
-    points = grid.points_ras() - grid.centre_ras
-    images = [Volume(torch.from_numpy(blobs(points + shift)).float()[None], grid) for shift in (0.0, 3.0)]
-    prepared = prepare(images[0], [images[1]], SpatialTransform.identity(), spacing_mm=2.0, masked=False, margin_mm=0.0)
-    found = {}
-    for precision in ("float32", "mixed"):
-        settings = LearnedSettings(weights=str(path), precision=precision)
-        found[precision] = method.learned(prepared, name, settings, "mean", Monitor()).displacement_voxel
+    write_weights(network, path)
+    grid = box((20, 22, 24), 2.0)
+    images = scene(grid), scene(grid, translation((3.0, 3.0, 3.0)).apply)
+    prepared = prepare(images[0], [images[1]], IDENTITY, spacing_mm=2.0, masked=False, margin_mm=0.0)
+    found = {
+        precision: solved(prepared, architecture=name, weights=str(path), precision=precision).displacement_voxel
+        for precision in ("float32", "mixed")
+    }
     longest = found["float32"].abs().max()
     assert longest > 0.05
-    apart = (found["mixed"] - found["float32"]).abs().max()
-    assert 0 < apart < 0.1 * longest
+    difference = (found["mixed"] - found["float32"]).abs().max()
+    assert 0 < difference < 0.1 * longest
 
 
-def test_weights_of_another_network_are_refused(tmp_path, oblique_grid, smooth_volume):
-    path = tmp_path / "mine.safetensors"
-    write_weights(MADE["lapirn"], path, {"architecture": "lapirn", "settings": MADE["lapirn"].settings.to_dict()})
-    prepared = prepared_on(oblique_grid, smooth_volume)
-    settings = RegistrationSettings(method="multiprop", learned=LearnedSettings(weights=str(path)))
-    with pytest.raises(InputError, match="expected weights of multiprop; got mine.safetensors, which are of lapirn"):
-        solve(prepared, settings, 2**30, Monitor())
+class TestWeights:
+    @pytest.fixture
+    def path(self, tmp_path):
+        write_weights(NETWORKS["lapirn"], tmp_path / "mine.safetensors")
+        return str(tmp_path / "mine.safetensors")
+
+    def test_of_any_architecture_where_none_is_asked_for(self, oblique, path):
+        assert solved(oblique, weights=path).displacement_voxel.shape == (1, 3, *oblique.grid.shape)
+
+    def test_of_another_architecture_are_refused(self, oblique, path):
+        message = "expected weights of multiprop; got mine.safetensors, which are of lapirn"
+        with pytest.raises(InputError, match=message):
+            solved(oblique, architecture="multiprop", weights=path)
+
+    def test_of_a_network_that_describes_are_refused(self, oblique, tmp_path):
+        path = tmp_path / "described.safetensors"
+        write_weights(MasrNet(MasrNetSettings(channels=(2, 2, 2, 2))), path)
+        with pytest.raises(InputError, match="expected weights of a registration network; got described.safetensors"):
+            solved(oblique, weights=str(path))
+
+    def test_must_be_given(self, oblique):
+        message = "expected network.weights, a file that mmreg train lapirn wrote; got none"
+        with pytest.raises(InputError, match=message):
+            solve(problem(oblique), load_preset("lapirn").options)
+
+    def test_an_architecture_that_does_not_register_is_refused(self, oblique, path):
+        message = "expected network.architecture to be a registration network; got masr-net"
+        with pytest.raises(InputError, match=message):
+            solved(oblique, architecture="masr-net", weights=path)
+
+    def test_an_unknown_architecture_is_refused_with_the_nearest(self, oblique, path):
+        with pytest.raises(InputError, match="did you mean 'lapirn'"):
+            solved(oblique, architecture="lapirm", weights=path)
 
 
-def test_weights_must_be_given(oblique_grid, smooth_volume):
-    with pytest.raises(InputError, match="expected learned.weights, a file that mmreg train lapirn wrote; got none"):
-        solve(prepared_on(oblique_grid, smooth_volume), load_preset("lapirn"), 2**30, Monitor())
-
-
-def test_the_upright_grid_holds_the_whole_box(any_grid):
-    upright = any_grid.upright(1.5)
-    assert np.allclose(upright.ras_from_ijk[:3, :3], np.eye(3) * 1.5)
-    assert np.allclose(upright.centre_ras, any_grid.centre_ras)
-    half = np.array(upright.itk_size) * 1.5 / 2
-    assert (np.abs(any_grid.corners_ras() - any_grid.centre_ras) <= half).all()
-    assert upright.upright(1.5).matches(upright)
+def test_it_is_a_method_like_every_other():
+    assert method.METHOD.name == "network"
+    assert method.METHOD.settings is NetworkSettings
