@@ -57,7 +57,7 @@ class TestSampledSimilarity:
                 assert float(sampled.mean(there + along(axis, distance))) < 0.8 * best
 
     def test_interpolation_does_not_pull_it_off_the_truth(self) -> None:
-        # On the voxels' own lattice a noisy MR is more similar half a voxel off, where interpolation smooths its noise.
+        # On the voxels' own grid a noisy MR is more similar half a voxel off, where interpolation smooths its noise.
         prepared, _ = made_up_pair()
         (moving,) = prepared.moving
         noise = 0.15 * torch.randn(moving.image.shape, generator=torch.Generator().manual_seed(8))
@@ -65,14 +65,14 @@ class TestSampledSimilarity:
         jittered = sampled_at(noisy)
         at_voxels = jittered.positions.round()
         fixed = sample(standardise(noisy.fixed.image, noisy.fixed.weight), at_voxels)
-        on_lattice = replace(jittered, positions=at_voxels, fixed=fixed)
+        on_grid = replace(jittered, positions=at_voxels, fixed=fixed)
 
         def mean(sampled: SampledSimilarity, offset: float) -> float:
             return float(sampled.mean(sampled.positions + offset))
 
         for offset in (-0.4, 0.4):
             assert mean(jittered, offset) < mean(jittered, 0.0)
-        assert mean(on_lattice, 0.4) > mean(on_lattice, 0.0)
+        assert mean(on_grid, 0.4) > mean(on_grid, 0.0)
 
     def test_what_no_mr_covers_counts_as_no_similarity(self) -> None:
         sampled = sampled_at(made_up_pair()[0])

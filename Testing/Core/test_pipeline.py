@@ -292,10 +292,10 @@ class TestConduct:
         "stage", ["preparing the images", "rigid search", "deformation", "model selection", "quality maps", "done"]
     )
     def test_cancelled_at_any_stage(self, fixed, moving, stage):
-        seen: list[str] = []
+        stages: list[str] = []
 
         def stop(name: str, fraction: float) -> None:
-            seen.append(name)
+            stages.append(name)
             if name == stage:
                 monitor.cancel()
 
@@ -305,8 +305,8 @@ class TestConduct:
         else:
             with pytest.raises(Cancelled):
                 register(fixed, moving, monitor=monitor)
-        assert seen.count(stage) == 1
-        assert seen[-1] == stage
+        assert stages.count(stage) == 1
+        assert stages[-1] == stage
 
     def test_bad_arguments(self, fixed, moving):
         with pytest.raises(InputError, match="at least one moving image"):

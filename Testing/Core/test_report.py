@@ -167,8 +167,8 @@ def test_the_pictures_show_the_change_and_nothing_else(case: tuple[Volume, Asses
     assert (orange[0] & orange[2]).sum() > 0.8 * orange[0].sum()
 
     # The titles differ, and with them the palette: by a few gray levels.
-    still = assess(fixed, [assessment.before[0]], SpatialTransform.identity())
-    for strips in (Pictures(fixed, still).alignment(0), Pictures(fixed, still).checkerboard(0)):
+    unchanged = assess(fixed, [assessment.before[0]], SpatialTransform.identity())
+    for strips in (Pictures(fixed, unchanged).alignment(0), Pictures(fixed, unchanged).checkerboard(0)):
         views = pixels(strips)
         np.testing.assert_allclose(views["before"][header:], views["after"][header:], atol=10)
     tiles = pixels(Pictures(fixed, assessment).checkerboard(0))
