@@ -85,7 +85,8 @@ def test_a_recipe_adds_as_many_files_as_promised(heading, count):
 @pytest.mark.parametrize("heading", FILES_PER_RECIPE)
 def test_the_page_works(extended, heading):
     code = "import torch\n" + re.sub(r"^ {8}", "", USE[heading], flags=re.MULTILINE)
-    code = code.rstrip() + "\n" + "\n".join(text for language, title, text in sections()[heading] if language == "python" and not title)
+    snippets = [text for language, title, text in sections()[heading] if language == "python" and not title]
+    code = "\n".join([code.rstrip(), *snippets])
     run(extended, "-c", code)
 
 
