@@ -11,7 +11,7 @@ import torch
 from MMRegCore.cli.arguments import build_parser
 from MMRegCore.config import DEFAULT_PRESET, load_preset, preset_names
 from MMRegCore.geometry import Grid
-from MMRegCore.io import write_volume
+from MMRegCore.io.volumes import write_volume
 from MMRegCore.volume import Volume
 
 ROOT = Path(__file__).parents[2]
