@@ -6,19 +6,18 @@ import SimpleITK as sitk
 import torch
 
 from MMRegCore.cli import main
-from MMRegCore.config.networks import MasrNetSettings
-from MMRegCore.features.dns import dns
-from MMRegCore.features.mind import mind_ssc
-from MMRegCore.networks.masrnet import MasrNet
-from MMRegCore.simulate.noise import gaussian_blur
-from MMRegCore.training.checkpoint import write_weights
+from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
+from MMRegCore.ops import gaussian_blur
+from MMRegCore.similarity.descriptors.dns import dns
+from MMRegCore.similarity.descriptors.mind import mind_ssc
+from MMRegCore.training.engine.checkpoint import write_weights
 
 SHAPE = (14, 12, 16)
 
 
 @pytest.fixture
 def image():
-    return gaussian_blur(torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0)), (1.0,) * 3)[None]
+    return gaussian_blur(torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0)), 1.0)
 
 
 @pytest.fixture
@@ -47,10 +46,9 @@ def test_mind_has_twelve_values_per_voxel(image, path, tmp_path):
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
 def test_dns_of_a_masked_image(image, path, tmp_path, suffix):
     torch.manual_seed(0)
-    settings = MasrNetSettings(channels=(2, 2, 2, 2))
-    network = MasrNet(settings).eval()
+    network = MasrNet(MasrNetSettings(channels=(2, 2, 2, 2))).eval()
     weights = tmp_path / "w.safetensors"
-    write_weights(network, weights, {"architecture": "masr-net", "settings": settings.to_dict()})
+    write_weights(network, weights)
     mask = torch.zeros(SHAPE, dtype=torch.bool)
     mask[2:-2, 2:-2, 3:-3] = True
     shape = sitk.GetImageFromArray(mask.numpy().astype(np.uint8))

@@ -48,7 +48,7 @@ def test_the_extension_installs_every_file(cmake, tmp_path):
     (tmp_path / "empty.cmake").write_text("")
     build = cmake(f"-DSlicer_DIR={tmp_path}")
     core = set((build / "given_MMRegCore.txt").read_text().split(";"))
-    assert on_disk("MMRegCore", "*.py", "*.json", "*.safetensors") <= core
+    assert on_disk("MMRegCore", "*.py", "*.json", "*.j2", "*.safetensors") <= core
     assert "WITH_SUBDIR" in core
     module = set((build / "given_MMRegSlicer.txt").read_text().split(";"))
     assert on_disk("MMRegSlicer", "*.py", "*.ui", "*.png") <= module

@@ -13,7 +13,7 @@ WHOLE = tuple(slice(0, n) for n in SHAPE)
 HALF_WIDTH = 2
 
 
-def features(seed: int, channels: int = 3) -> torch.Tensor:
+def descriptors(seed: int, channels: int = 3) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).random((1, channels, *SHAPE))).float()
 
 
@@ -28,7 +28,7 @@ def averaged(values: np.ndarray) -> np.ndarray:
 
 
 def literal_cost(fixed: np.ndarray, moving: np.ndarray, displacement: tuple[int, ...], cost_at) -> np.ndarray:
-    """(D, H, W): ``cost_at`` at every voxel and up to 2 off the image, averaged twice; zero features outside."""
+    """(D, H, W): ``cost_at`` at every voxel and up to 2 off the image, averaged twice; zeros outside."""
     margin, reach = 2, HALF_WIDTH + 2
     pad = [(0, 0)] + [(reach, reach)] * 3
     fixed, moving = np.pad(fixed, pad), np.pad(moving, pad)
@@ -46,7 +46,7 @@ def test_candidates_run_fastest_along_w():
 
 
 def test_published_cost_is_the_sum_of_squared_differences():
-    fixed, moving = features(1), features(2)
+    fixed, moving = descriptors(1), descriptors(2)
     cost = cost_volume(*matching_terms(fixed, moving), WHOLE, HALF_WIDTH)
     assert cost.shape == (125, *SHAPE)
     candidates = displacement_candidates(HALF_WIDTH).int().tolist()
@@ -58,12 +58,12 @@ def test_published_cost_is_the_sum_of_squared_differences():
 
 
 def _published(a: np.ndarray, b: np.ndarray) -> float:
-    """SSD less what depends on the fixed voxel alone; off the moving image features are zero, off the fixed no cost."""
+    """SSD less what depends on the fixed voxel alone; zeros off the moving image, no cost off the fixed."""
     return a[-1] * (((a[:-1] - b[:-1]) ** 2).sum() - (a[:-1] ** 2).sum())
 
 
 def test_masked_cost_is_weighted_and_neutral_outside():
-    fixed, moving, weight_f, weight_m = features(1), features(2), weights(3), weights(4)
+    fixed, moving, weight_f, weight_m = descriptors(1), descriptors(2), weights(3), weights(4)
     cost = cost_volume(*matching_terms(fixed, moving, weight_f, weight_m), WHOLE, HALF_WIDTH)
     f, m = (x[0].double().numpy() for x in (fixed, moving))
     wf, wm = (x[0, 0].numpy() > 0 for x in (weight_f, weight_m))
@@ -80,16 +80,16 @@ def test_masked_cost_is_weighted_and_neutral_outside():
         assert cost[index].numpy() == pytest.approx(expected, abs=1e-4)
 
 
-def test_no_evidence_costs_nothing():
+def test_what_has_no_weight_costs_nothing():
     nothing, everything = torch.zeros(1, 1, *SHAPE), torch.ones(1, 1, *SHAPE)
     for pair in ((nothing, everything), (everything, nothing)):
-        assert not cost_volume(*matching_terms(features(1), features(2), *pair), WHOLE, HALF_WIDTH).any()
+        assert not cost_volume(*matching_terms(descriptors(1), descriptors(2), *pair), WHOLE, HALF_WIDTH).any()
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_parts_equal_the_whole_exactly(masked):
     given = (weights(3), weights(4)) if masked else (None, None)
-    terms = matching_terms(features(1, 12), features(2, 12), *given)
+    terms = matching_terms(descriptors(1, 12), descriptors(2, 12), *given)
     whole = cost_volume(*terms, WHOLE, HALF_WIDTH)
     for part in product((slice(0, 2), slice(2, 5)), (slice(0, 6),), (slice(0, 1), slice(1, 4), slice(4, 7))):
         d, h, w = part
@@ -101,8 +101,8 @@ def test_parts_equal_the_whole_exactly(masked):
         assert window[:, 0].isnan().all()
 
 
-def test_features_are_not_altered():
-    fixed, moving = features(1), features(2)
+def test_descriptors_are_not_altered():
+    fixed, moving = descriptors(1), descriptors(2)
     before = fixed.clone(), moving.clone()
     cost_volume(*matching_terms(fixed, moving, weights(3), weights(4)), WHOLE, HALF_WIDTH)
     assert torch.equal(fixed, before[0])

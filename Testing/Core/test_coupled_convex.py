@@ -1,14 +1,14 @@
-"""Coupled convex optimisation against brute force; parts against the whole; voxels without evidence."""
+"""Coupled convex optimisation against brute force; parts against the whole; voxels without weight."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from MMRegCore.methods.mcbo import _window, split
 from MMRegCore.optimisation import coupled_convex
 from MMRegCore.optimisation.correlation import cost_volume, displacement_candidates, matching_terms
 from MMRegCore.optimisation.coupled_convex import Sweep, solve
+from MMRegCore.optimisation.dense_search import _window, columns_that_fit
 
 COEFFICIENTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -44,7 +44,8 @@ def literal_solve(cost: torch.Tensor, coefficients, average_iterates: bool, weig
 @pytest.mark.parametrize("half_width", [1, 2, 4])
 @pytest.mark.parametrize("average_iterates", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_against_brute_force(half_width, average_iterates, weighted):
+def test_against_brute_force(half_width, average_iterates, weighted, monkeypatch):
+    monkeypatch.setattr(coupled_convex, "_CPU_CHUNK", 500)
     cost = random_cost(half_width, (7, 13, 12))  # more voxels than one chunk
     weight = torch.from_numpy(np.random.default_rng(1).random((1, 1, 7, 13, 12)) < 0.6).float() if weighted else None
     found = solve(cost, COEFFICIENTS, average_iterates=average_iterates, weight=weight)
@@ -73,7 +74,7 @@ def test_no_preference_stays_at_zero_in_masked_work(weight):
     assert not found.any()
 
 
-def test_voxels_without_evidence_follow_their_neighbours():
+def test_voxels_without_weight_follow_their_neighbours():
     cost = torch.zeros(125, 5, 5, 12)
     weight = torch.zeros(1, 1, 5, 5, 12)
     weight[..., :6] = 1
@@ -99,13 +100,11 @@ def test_parts_with_their_margin_equal_the_whole_exactly(masked):
         return solve(cost_volume(*terms, part, half_width), COEFFICIENTS, average_iterates=True, weight=weight)
 
     whole = solved(tuple(slice(0, n) for n in shape))
-    parts = split(shape, coupled_convex.margin(COEFFICIENTS), 8000)
+    parts = columns_that_fit(shape, coupled_convex.margin(COEFFICIENTS), 8000)
     assert len(parts) > 1
     joined = torch.full_like(whole, torch.nan)
-    for core, around in parts:
-        d, h, w = core
-        inner = [slice(c.start - a.start, c.stop - a.start) for c, a in zip(core, around, strict=True)]
-        joined[..., d, h, w] = solved(around)[..., inner[0], inner[1], inner[2]]
+    for part in parts:
+        joined[(..., *part.core)] = solved(part.around)[(..., *part.inner)]
     assert torch.equal(joined, whole)
 
 
@@ -134,18 +133,16 @@ def test_window_holds_the_margin(depth, margin, most):
     assert window == step == depth or (window == 2 * step and step >= margin)
 
 
-@pytest.mark.parametrize(("shape", "most"), [((30, 40, 50), 20_000), ((40, 9, 9), 1), ((64, 8, 8), 3000)])
-def test_split_tiles_the_grid(shape, most):
-    parts = split(shape, 7, most)
+@pytest.mark.parametrize(("shape", "most"), [((30, 40, 50), 20_000), ((40, 9), 1), ((64, 8, 8), 3000), ((90, 70), 400)])
+def test_columns_tile_the_grid(shape, most):
     count = np.zeros(shape, dtype=int)
-    for core, around in parts:
-        count[core] += 1
-        for c, a, n in zip(core, around, shape, strict=True):
-            assert (a.start, a.stop) == (max(c.start - 7, 0), min(c.stop + 7, n))
+    for column in columns_that_fit(shape, 7, most):
+        count[column.core] += 1
+        for core, around, size in zip(column.core, column.around, shape, strict=True):
+            assert (around.start, around.stop) == (max(core.start - 7, 0), min(core.stop + 7, size))
     assert (count == 1).all()
 
 
-def test_split_respects_the_limit_where_it_can():
-    for core, around in split((60, 60, 60), 3, 5000):
-        del core
-        assert np.prod([s.stop - s.start for s in around]) <= 5000
+@pytest.mark.parametrize(("shape", "most"), [((60, 60, 60), 5000), ((60, 60), 300)])
+def test_columns_respect_the_limit_where_they_can(shape, most):
+    assert max(column.voxels for column in columns_that_fit(shape, 3, most)) <= most

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from MMRegCore.methods.fusion import fuse
+from MMRegCore.optimisation.fusion import fuse
 
 WAYS = ("signed-max", "mean", "magnitude", "confidence")
 

@@ -1,4 +1,4 @@
-"""Registration by LC²: agreement, motion, rigid search and the whole method on pairs with known motion."""
+"""Registration by LC²: sampled similarity, motion model, rigid search and the whole method on known motions."""
 
 import math
 from dataclasses import replace
@@ -6,167 +6,234 @@ from dataclasses import replace
 import pytest
 import torch
 
-from known_motion import error_voxel, made_up_pair
-from MMRegCore.config import Lc2Settings, MotionSettings
+from known_motion import SIZE, error_voxel, made_up_pair
 from MMRegCore.errors import Cancelled
-from MMRegCore.methods.lc2 import agreement_levels, lc2
+from MMRegCore.methods.lc2 import METHOD, Lc2Settings, extended, solve
 from MMRegCore.monitor import Monitor
-from MMRegCore.optimisation.agreement import Agreement
-from MMRegCore.optimisation.motion import LINEAR, Motion
-from MMRegCore.optimisation.rigid import find_rigid
-from MMRegCore.preprocess import Prepared
-from MMRegCore.similarity import standardised
-from MMRegCore.warp import sample, voxel_coordinates
+from MMRegCore.ops import identity_positions, sample
+from MMRegCore.prepare import Prepared
+from MMRegCore.search.motion_model import LINEAR, MotionModel
+from MMRegCore.search.rigid import RigidCandidate, _distinct, find_rigid, posterior_cost
+from MMRegCore.search.sampled import Levels, SampledSimilarity
+from MMRegCore.search.settings import MotionPriorSettings, SearchSettings
+from MMRegCore.similarity.lc2 import Lc2, standardise
+from MMRegCore.volume import Channel
+from scenes import problem
 
-SETTINGS = Lc2Settings(lattice_mm=(2.0, 1.0), radius=(2, 2), iterations=15, reach_mm=6.0)
+SEARCH = SearchSettings(sampling_spacing_mm=(2.0, 1.0), half_width=(2, 2), range_mm=6.0)
+SETTINGS = Lc2Settings(search=SEARCH, iterations=15)
+# For motions that a gradient finds.
+NEAR = replace(SETTINGS, search=replace(SEARCH, range_mm=0.0))
+POSITIONS = identity_positions((SIZE,) * 3)
+# Translation, rotation, scale and shear.
+PARAMETERS = torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5, 1.0, -1.0, 2.0, 0.5, 1.0, -1.0])
 
 
-def _gain(agreement: Agreement, aside: float) -> float:
-    return float(agreement.mean_gain(agreement.positions + aside))
+def sampled_at(prepared: Prepared, spacing_mm: float = 1.0) -> SampledSimilarity:
+    return SampledSimilarity.of(prepared, Lc2(half_width=2), spacing_mm)
 
 
-def _at_voxels(prepared: Prepared, agreement: Agreement) -> torch.Tensor:
-    return sample(standardised(prepared.fixed, prepared.fixed_weight), agreement.positions.round())
+def along(axis: int, distance: float) -> torch.Tensor:
+    """(1, 3, 1, 1, 1): an offset of positions along one axis."""
+    return distance * torch.eye(3)[axis].reshape(1, 3, 1, 1, 1)
 
 
-class TestAgreement:
+def some_points() -> torch.Tensor:
+    """(1, 3, 5, 1, 1): positions in voxels."""
+    return torch.rand((1, 3, 5, 1, 1), generator=torch.Generator().manual_seed(0)) * 40
+
+
+def distances(points: torch.Tensor) -> torch.Tensor:
+    return torch.pdist(points[0, :, :, 0, 0].T)
+
+
+class TestSampledSimilarity:
     def test_it_is_largest_at_the_truth_in_every_direction(self) -> None:
         prepared, truth = made_up_pair((1.0, -2.0, 0.5))
-        agreement = Agreement.of(prepared, 1.0, 2)
-        offset = (truth - voxel_coordinates((44, 44, 44)))[0, 0, 0, 0]
-
-        def at(extra: torch.Tensor) -> float:
-            return float(agreement.mean_gain(agreement.positions + offset + extra))
-
-        best = at(torch.zeros(3))
+        sampled = sampled_at(prepared)
+        there = sampled.positions + (truth - POSITIONS)[..., :1, :1, :1]
+        best = float(sampled.mean(there))
         assert best > 0.5
         for axis in range(3):
             for distance in (-1.0, 1.0):
-                extra = torch.zeros(3)
-                extra[axis] = distance
-                assert at(extra) < 0.8 * best
+                assert float(sampled.mean(there + along(axis, distance))) < 0.8 * best
 
     def test_interpolation_does_not_pull_it_off_the_truth(self) -> None:
-        # On the voxels' own lattice a noisy MR agrees better half a voxel off, where interpolation smooths its noise.
+        # On the voxels' own grid a noisy MR is more similar half a voxel off, where interpolation smooths its noise.
         prepared, _ = made_up_pair()
-        noise = 0.15 * torch.randn(prepared.fixed.shape, generator=torch.Generator().manual_seed(8))
-        noisy = Prepared(
-            prepared.grid,
-            prepared.fixed,
-            prepared.fixed_weight,
-            (prepared.moving[0] + noise,),
-            prepared.moving_weight,
-        )
-        agreement = Agreement.of(noisy, 1.0, 2)
-        on_lattice = replace(agreement, positions=agreement.positions.round(), fixed=_at_voxels(noisy, agreement))
-        for aside in (-0.4, 0.4):
-            assert _gain(agreement, aside) < _gain(agreement, 0.0)
-        assert _gain(on_lattice, 0.4) > _gain(on_lattice, 0.0)
+        (moving,) = prepared.moving
+        noise = 0.15 * torch.randn(moving.image.shape, generator=torch.Generator().manual_seed(8))
+        noisy = replace(prepared, moving=(replace(moving, image=moving.image + noise),))
+        jittered = sampled_at(noisy)
+        at_voxels = jittered.positions.round()
+        fixed = sample(standardise(noisy.fixed.image, noisy.fixed.weight), at_voxels)
+        on_grid = replace(jittered, positions=at_voxels, fixed=fixed)
 
-    def test_what_no_mr_covers_gains_nothing(self) -> None:
-        prepared, _ = made_up_pair()
-        agreement = Agreement.of(prepared, 1.0, 2)
-        whole = float(agreement.mean_gain(agreement.positions))
-        half = float(agreement.mean_gain(agreement.positions + torch.tensor([22.0, 0.0, 0.0])))
+        def mean(sampled: SampledSimilarity, offset: float) -> float:
+            return float(sampled.mean(sampled.positions + offset))
+
+        for offset in (-0.4, 0.4):
+            assert mean(jittered, offset) < mean(jittered, 0.0)
+        assert mean(on_grid, 0.4) > mean(on_grid, 0.0)
+
+    def test_what_no_mr_covers_counts_as_no_similarity(self) -> None:
+        sampled = sampled_at(made_up_pair()[0])
+        whole = float(sampled.mean(sampled.positions))
+        half = float(sampled.mean(sampled.positions + along(2, SIZE / 2)))
         assert half < 0.6 * whole
-        assert float(agreement.mean_gain(agreement.positions + 100)) == 0
+        assert float(sampled.mean(sampled.positions + 100)) == 0
 
     def test_shares_add_up_to_the_field_of_view(self) -> None:
-        agreement = Agreement.of(made_up_pair()[0], 1.0, 2)
-        assert float(agreement.shares().sum()) == pytest.approx(1, abs=0.15)
+        assert float(sampled_at(made_up_pair()[0]).shares().sum()) == pytest.approx(1, abs=0.15)
 
     def test_a_displacement_moves_the_samples(self) -> None:
-        agreement = Agreement.of(made_up_pair()[0], 2.0, 2)
-        displacement = torch.zeros(1, 3, 44, 44, 44)
+        sampled = sampled_at(made_up_pair()[0], 2.0)
+        displacement = torch.zeros(1, 3, SIZE, SIZE, SIZE)
         displacement[:, 0] = 3.0  # d
-        moved = agreement.displaced(displacement) - agreement.positions
-        torch.testing.assert_close(moved[..., 2], torch.full_like(moved[..., 2], 3.0))
-        assert float(moved[..., :2].abs().max()) == 0
+        moved = sampled.displaced(displacement) - sampled.positions
+        torch.testing.assert_close(moved[:, 0], torch.full_like(moved[:, 0], 3.0))
+        assert float(moved[:, 1:].abs().max()) == 0
+
+    def test_every_level_is_made_once(self) -> None:
+        levels = Levels(made_up_pair()[0])
+        coarse, fine = levels.all("lc2", (2.0, 1.0), (2, 2))
+        assert levels.at("lc2", 1.0, 2) is fine
+        assert levels.all("lc2", (2.0,), (2,)) == [coarse]
+        assert levels.at("lc2", 1.0, 1) is not fine
 
 
-class TestMotion:
-    def test_no_parameters_no_motion(self) -> None:
-        motion = Motion.of(made_up_pair()[0], MotionSettings())
-        lattice = voxel_coordinates((44, 44, 44))
-        torch.testing.assert_close(motion.move(motion.still(), lattice), lattice)
+class TestMotionModel:
+    @pytest.fixture
+    def model(self) -> MotionModel:
+        return MotionModel.of(made_up_pair()[0], MotionPriorSettings())
+
+    def test_no_parameters_no_motion(self, model: MotionModel) -> None:
+        torch.testing.assert_close(model.move(model.identity(), POSITIONS), POSITIONS)
 
     def test_a_random_deformation_is_as_large_and_as_smooth_as_expected(self) -> None:
-        prepared, _ = made_up_pair()
-        settings = MotionSettings(deformation_mm=2.0, length_mm=6.0)
-        motion = Motion.of(prepared, settings)
-        lattice = voxel_coordinates((44, 44, 44))[:, 8:36, 8:36, 8:36]
+        prior = MotionPriorSettings(deformation_mm=2.0, correlation_length_mm=6.0)
+        model = MotionModel.of(made_up_pair()[0], prior)
+        positions = POSITIONS[..., 8:36, 8:36, 8:36]
         fields = []
         for seed in range(60):
-            parameters = torch.randn(motion.still().shape, generator=torch.Generator().manual_seed(seed))
+            parameters = torch.randn(model.identity().shape, generator=torch.Generator().manual_seed(seed))
             parameters[:LINEAR] = 0
-            fields.append((motion.move(parameters, lattice) - lattice)[0])
+            fields.append((model.move(parameters, positions) - positions)[0])
         stack = torch.stack(fields)
         assert float(stack.std()) == pytest.approx(2.0, rel=0.1)
-        apart = (stack[:, :, :, 6:] * stack[:, :, :, :-6]).mean() / stack.square().mean()
-        assert float(apart) == pytest.approx(0.607, abs=0.08)  # exp(-½) at one length
+        for axis in (2, 3, 4):
+            near, far = stack.narrow(axis, 0, 22), stack.narrow(axis, 6, 22)
+            correlation = (near * far).mean() / stack.square().mean()
+            assert float(correlation) == pytest.approx(0.607, abs=0.08)  # exp(-½) at one length
 
-    def test_the_rigid_part_keeps_distances(self) -> None:
-        motion = Motion.of(made_up_pair()[0], MotionSettings())
-        points = torch.rand((1, 5, 1, 1, 3), generator=torch.Generator().manual_seed(0)) * 40
-        moved = motion.move(torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5, 1.0, -1.0, 2.0, 0.5, 1.0, -1.0]), points)
-        torch.testing.assert_close(torch.pdist(moved[0, :, 0, 0]), torch.pdist(points[0, :, 0, 0]))
-        assert float((moved - points).norm(dim=-1).min()) > 0.5
+    def test_the_rigid_part_keeps_distances(self, model: MotionModel) -> None:
+        points = some_points()
+        moved = model.move(PARAMETERS, points)
+        torch.testing.assert_close(distances(moved), distances(points))
+        assert float((moved - points).norm(dim=1).min()) > 0.5
 
-    def test_a_stretch_is_what_was_asked_for(self) -> None:
-        points = torch.rand((1, 5, 1, 1, 3), generator=torch.Generator().manual_seed(0)) * 40
+    def test_scale_is_that_of_the_prior(self) -> None:
+        points = some_points()
         wider = torch.tensor([0.0] * 6 + [1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
         for percent, factor in ((0.0, 1.0), (10.0, math.exp(0.1))):
-            motion = Motion.of(made_up_pair()[0], MotionSettings(stretch_percent=percent))
-            expected = factor * (points - motion.centre) + motion.centre
-            torch.testing.assert_close(motion.move(wider, points), expected)
+            model = MotionModel.of(made_up_pair()[0], MotionPriorSettings(scale_shear_percent=percent))
+            centre = model.centre.reshape(1, 3, 1, 1, 1)
+            torch.testing.assert_close(model.move(wider, points), factor * (points - centre) + centre)
 
-    def test_a_pose_leaves_the_deformation_out(self) -> None:
-        motion = Motion.of(made_up_pair()[0], MotionSettings())
-        pose = torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5, 1.0, -1.0, 2.0, 0.5, 1.0, -1.0])
-        points = torch.rand((1, 5, 1, 1, 3)) * 40
-        torch.testing.assert_close(motion.move(motion.from_pose(pose), points), motion.move(pose, points))
-
-
-def test_the_rigid_search_finds_a_shift_beyond_the_reach_of_a_gradient() -> None:
-    prepared, truth = made_up_pair((6.0, -4.0, 5.0), 4.0)
-    motion = Motion.of(prepared, MotionSettings())
-    poses = find_rigid(
-        agreement_levels(prepared, SETTINGS), motion, evidence=200, reach=6.0, step=3.0, monitor=Monitor()
-    )
-    lattice = voxel_coordinates((44, 44, 44))
-    found = motion.move(poses[0].parameters, lattice)
-    assert float((found - truth).norm(dim=-1)[prepared.fixed_weight[:, 0] > 0].mean()) < 0.5
-    assert [pose.cost for pose in poses] == sorted(pose.cost for pose in poses)
+    def test_a_linear_motion_leaves_the_deformation_out(self, model: MotionModel) -> None:
+        points = some_points()
+        whole = model.from_linear(PARAMETERS)
+        torch.testing.assert_close(model.move(whole, points), model.move(PARAMETERS, points))
 
 
-def test_the_whole_method_finds_pose_and_deformation() -> None:
+class TestRigidSearch:
+    # Beyond the range of a gradient.
+    FAR = ((6.0, -4.0, 5.0), 4.0)
+
+    @pytest.mark.parametrize("similarity", ["lc2", "ncc", "nmi", "mind"])
+    def test_it_finds_a_shift_by_any_similarity(self, similarity: str) -> None:
+        prepared, truth = made_up_pair(*self.FAR, noise=0.1)
+        model = MotionModel.of(prepared, SEARCH.prior)
+        found = find_rigid(Levels(prepared), model, replace(SEARCH, similarity=similarity), Monitor())
+        moved = model.move(found, POSITIONS) - POSITIONS
+        assert error_voxel(moved, truth, prepared.fixed.weight) < 0.5
+
+    def test_it_finds_what_a_gradient_does_not(self) -> None:
+        prepared, truth = made_up_pair(*self.FAR)
+        model = MotionModel.of(prepared, SEARCH.prior)
+
+        def error(range_mm: float) -> float:
+            found = find_rigid(Levels(prepared), model, replace(SEARCH, range_mm=range_mm), Monitor())
+            return error_voxel(model.move(found, POSITIONS) - POSITIONS, truth, prepared.fixed.weight)
+
+        assert error(0.0) > 2.0
+        assert error(6.0) < 0.5
+
+    def test_its_cost_is_the_negative_log_posterior_per_sample(self) -> None:
+        prepared, _ = made_up_pair()
+        model, sampled = MotionModel.of(prepared, SEARCH.prior), sampled_at(prepared)
+        similarity = sampled.mean(model.move(PARAMETERS, sampled.positions))
+        expected = float(PARAMETERS.square().sum()) / 400 - float(similarity)
+        assert float(posterior_cost(sampled, model, 200.0, PARAMETERS)) == pytest.approx(expected)
+
+    def test_candidates_are_kept_best_first_and_each_once(self) -> None:
+        costs = (0.3, 0.1, 0.2)
+        far, near = torch.zeros(LINEAR), torch.zeros(LINEAR)
+        far[0], near[0] = 1.0, 0.1
+        candidates = [RigidCandidate(p, c) for p, c in zip((far, near, torch.zeros(LINEAR)), costs, strict=True)]
+        assert [candidate.cost for candidate in _distinct(candidates)] == [0.1, 0.3]
+
+
+def test_the_whole_method_finds_rigid_motion_and_deformation() -> None:
     prepared, truth = made_up_pair((2.0, -1.0, 1.0), 3.0)
-    solution = lc2(prepared, SETTINGS, Monitor())
-    before = error_voxel(torch.zeros_like(solution.displacement_voxel), truth, prepared.fixed_weight)
-    after = error_voxel(solution.displacement_voxel, truth, prepared.fixed_weight)
+    solution = solve(problem(prepared), SETTINGS)
+    before = error_voxel(torch.zeros_like(solution.displacement_voxel), truth, prepared.fixed.weight)
+    after = error_voxel(solution.displacement_voxel, truth, prepared.fixed.weight)
     assert before > 2.4
     assert after < 0.4
+    assert not solution.affine
 
 
-def test_a_stretch_is_found_on_request() -> None:
-    prepared, truth = made_up_pair((2.0, -1.0, 1.0), stretch=1.1)
-    still = MotionSettings(deformation_mm=0.0)
-    errors = []
-    for motion in (still, replace(still, stretch_percent=8.0)):
-        found = lc2(prepared, replace(SETTINGS, motion=motion), Monitor()).displacement_voxel
-        errors.append(error_voxel(found, truth, prepared.fixed_weight))
+def test_scale_is_found_on_request() -> None:
+    prepared, truth = made_up_pair((2.0, -1.0, 1.0), scale=1.1)
+    linear = MotionPriorSettings(deformation_mm=0.0)
+    solutions = [
+        solve(problem(prepared), replace(NEAR, search=replace(NEAR.search, prior=prior)))
+        for prior in (linear, replace(linear, scale_shear_percent=8.0))
+    ]
+    errors = [error_voxel(found.displacement_voxel, truth, prepared.fixed.weight) for found in solutions]
     assert errors[0] > 0.8
     assert errors[1] < 0.3
+    assert [found.affine for found in solutions] == [False, True]
 
 
-def test_the_expected_motion_decides_where_the_images_say_nothing() -> None:
+def test_several_moving_images_explain_together() -> None:
+    prepared, truth = made_up_pair((2.0, -1.0, 1.0), 3.0)
+    half = torch.zeros_like(prepared.fixed.weight)
+    half[..., : SIZE // 2] = 1
+    (moving,) = prepared.moving
+    noise = torch.rand(moving.image.shape, generator=torch.Generator().manual_seed(5))
+    parts = [Channel(torch.where(part > 0, moving.image, noise), moving.weight) for part in (half, 1 - half)]
+    found = solve(problem(replace(prepared, moving=tuple(parts))), NEAR)
+    assert error_voxel(found.displacement_voxel, truth, prepared.fixed.weight) < 0.4
+
+
+def test_the_prior_decides_where_the_images_say_nothing() -> None:
     prepared, _ = made_up_pair(related=False)
-    solution = lc2(prepared, Lc2Settings(lattice_mm=(2.0, 1.0), radius=(2, 2), evidence=1.0), Monitor())
-    assert float(solution.displacement_voxel.abs().max()) < 0.5
+    settings = replace(SETTINGS, search=replace(SEARCH, effective_sample_size=1.0))
+    assert float(solve(problem(prepared), settings).displacement_voxel.abs().max()) < 0.5
+
+
+def test_the_extended_search_looks_further() -> None:
+    found = extended(replace(SETTINGS, search=replace(SEARCH, range_mm=6.0, extended_range_mm=15.0)))
+    assert found is not None
+    assert (found[0].search.range_mm, found[1]) == (15.0, 9.0)
+    assert extended(found[0]) is None
+    assert METHOD.extended is extended
 
 
 def test_it_can_be_cancelled() -> None:
     monitor = Monitor()
     monitor.cancel()
     with pytest.raises(Cancelled):
-        lc2(made_up_pair()[0], SETTINGS, monitor)
+        solve(problem(made_up_pair()[0], monitor=monitor), SETTINGS)

@@ -18,7 +18,7 @@ def run(tmp_path):
         python = tmp_path / "python"
         python.write_text(
             f"""#!/bin/bash
-if [ "$1" = -m ]; then echo "RAN $*"; exit 0; fi
+if [ "$1" = -m ]; then echo "RAN $*"; echo "$OMP_NUM_THREADS" > {tmp_path}/threads; exit 0; fi
 case "$2" in
     *importlib.metadata*) exit {0 if distribution else 1};;
     *{lacks}*) [ -e {tmp_path}/installed ] || {{ echo "no {lacks}" >&2; exit 1; }};;
@@ -29,7 +29,7 @@ esac
             (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         for path in tmp_path.iterdir():
             path.chmod(0o755)
-        known = {key: value for key, value in os.environ.items() if key != "CI"}
+        known = {key: value for key, value in os.environ.items() if key not in ("CI", "OMP_NUM_THREADS")}
         return subprocess.run(
             ["bash", str(ROOT / "Testing" / "run"), "-q"],
             env={**known, "PYTHON": str(python), "PATH": f"{tmp_path}:{known['PATH']}", **environment},
@@ -45,6 +45,12 @@ def test_all_tiers_run_where_all_is_there(run):
     finished = run(lacks="nothing-of-the-kind", system="echo 1000")
     assert finished.stdout.splitlines() == ["RAN -m pytest -q"]
     assert finished.stderr == ""
+
+
+@pytest.mark.parametrize(("options", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "4"}, "4")])
+def test_tests_use_one_thread_unless_asked_for_more(run, tmp_path, options, threads):
+    run(lacks="nothing-of-the-kind", system="echo 1000", **options)
+    assert (tmp_path / "threads").read_text().strip() == threads
 
 
 @pytest.mark.parametrize(

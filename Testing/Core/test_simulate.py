@@ -11,8 +11,9 @@ import torch
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid, transform_points
-from MMRegCore.io import read_volume
+from MMRegCore.io.volumes import read_volume
 from MMRegCore.ops import gaussian_blur, warp
+from MMRegCore.resampling import resample
 from MMRegCore.simulate import (
     Anatomy,
     BrainShiftSettings,
@@ -35,7 +36,6 @@ from MMRegCore.simulate.points import displacement_at, values_at
 from MMRegCore.simulate.random_field import correlated_field
 from MMRegCore.simulate.ultrasound import simulate_ultrasound
 from MMRegCore.volume import Volume
-from MMRegCore.warp import resample
 
 SHIFT = BrainShiftSettings(mean_mm=4.0)
 NO_SHIFT = BrainShiftSettings(mean_mm=0.0)

@@ -10,7 +10,7 @@ import torch
 
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid, transform_points
-from MMRegCore.io import read_volume
+from MMRegCore.io.volumes import read_volume
 from MMRegCore.simulate import (
     Anatomy,
     BrainShiftSettings,

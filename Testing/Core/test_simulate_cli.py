@@ -9,7 +9,8 @@ import torch
 
 from MMRegCore.cli import main
 from MMRegCore.geometry import Grid
-from MMRegCore.io import read_transform, read_volume, write_volume
+from MMRegCore.io.transforms import read_transform
+from MMRegCore.io.volumes import read_volume, write_volume
 from MMRegCore.simulate import BrainShiftSettings, anatomy_from_mr, simulate
 from MMRegCore.volume import Volume
 

@@ -13,19 +13,21 @@ import numpy as np
 import pytest
 import torch
 
+from MMRegCore.assessment.assess import Assessment, assess
+from MMRegCore.assessment.quality import Verdict
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError, MMRegError
 from MMRegCore.geometry import Grid, transform_points
-from MMRegCore.qa import Assessment, assess, write_report
-from MMRegCore.qa.planes import planes_through
+from MMRegCore.report.planes import planes_through
+from MMRegCore.report.report import write_report
+from MMRegCore.search.model_selection import Candidate, ModelSelection
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegCore.volume import Volume
+from quick import small_pictures
 
 pytest.importorskip("matplotlib")
 from PIL import Image
 
-# Pictures of a quarter of the size show the same, and the tests stay quick.
-COARSE_DPI = 25
 VOID = {"meta", "img", "input"}
 
 
@@ -69,14 +71,19 @@ def case(oblique_grid: Grid, smooth_field: Callable[..., DisplacementField]) -> 
     fixed = Volume(values.exp() * mask, oblique_grid, mask, "US")
     moving = [Volume(-values, oblique_grid, None, name) for name in ("T1", "<i>FLAIR")]
     transform = composite_from_field(smooth_field(oblique_grid, 2.0), mask)
-    return fixed, assess(
-        fixed, moving, transform, extra_maps={"inverse_consistency_mm": torch.rand(oblique_grid.shape)}
-    )
+    return fixed, assess(fixed, moving, transform, maps={"inverse_consistency_error": torch.rand(oblique_grid.shape)})
 
 
 @pytest.fixture
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MMRegCore.qa.figures.DPI", COARSE_DPI)
+def brief(case: tuple[Volume, Assessment]) -> tuple[Volume, Assessment]:
+    """The same with one moving image and without maps, which take long to draw."""
+    fixed, whole = case
+    return fixed, replace(whole, before=whole.before[:1], after=whole.after[:1], maps=())
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_pictures(monkeypatch)
 
 
 def written(path: Path, case: tuple[Volume, Assessment], **provenance: object) -> Page:
@@ -118,7 +125,7 @@ def test_planes_go_through_the_centroid_and_hold_the_whole_mask(oblique_grid: Gr
         assert not shown[:, 0].any()
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("small")
 def test_the_report_is_one_well_formed_safe_file(tmp_path: Path, case: tuple[Volume, Assessment]) -> None:
     path = tmp_path / "report.html"
     page = written(
@@ -134,7 +141,7 @@ def test_the_report_is_one_well_formed_safe_file(tmp_path: Path, case: tuple[Vol
     assert "<i>FLAIR" in page.text
     assert "solve1.235" in page.text
     assert "a, b1, –" in page.text
-    for note in case[1].notes:
+    for note in case[1].quality.notes:
         assert note in page.text
     assert len(page.images()) == 2 * (3 + 2) + 3
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -142,7 +149,7 @@ def test_the_report_is_one_well_formed_safe_file(tmp_path: Path, case: tuple[Vol
 
 
 def test_the_pictures_show_the_change_and_nothing_else(case: tuple[Volume, Assessment]) -> None:
-    from MMRegCore.qa.figures import Pictures
+    from MMRegCore.report.figures import Pictures
 
     def pixels(strips: list) -> dict[str, np.ndarray]:
         opened = {strip.key: Image.open(io.BytesIO(strip.png)).convert("RGB") for strip in strips}
@@ -160,34 +167,22 @@ def test_the_pictures_show_the_change_and_nothing_else(case: tuple[Volume, Asses
     assert (orange[0] & orange[2]).sum() > 0.8 * orange[0].sum()
 
     # The titles differ, and with them the palette: by a few gray levels.
-    still = assess(fixed, [assessment.before[0]], SpatialTransform.identity())
-    for strips in (Pictures(fixed, still).alignment(0), Pictures(fixed, still).checkerboard(0)):
+    unchanged = assess(fixed, [assessment.before[0]], SpatialTransform.identity())
+    for strips in (Pictures(fixed, unchanged).alignment(0), Pictures(fixed, unchanged).checkerboard(0)):
         views = pixels(strips)
         np.testing.assert_allclose(views["before"][header:], views["after"][header:], atol=10)
     tiles = pixels(Pictures(fixed, assessment).checkerboard(0))
     assert (np.abs(tiles["before"] - tiles["after"])[header:].max(axis=-1) > 40).mean() > 0.03
 
 
-def test_colours_of_volume_change_are_centred_at_one() -> None:
-    from MMRegCore.qa.figures import _map_style
-
-    _, _, norm, _ = _map_style("jacobian_determinant", torch.tensor([0.4, 0.9, 1.1, 1.2]))
-    assert norm(1.0) == 0.5
-    assert norm(0.4) < 0.1
-    title, unit, norm, _ = _map_style("displacement_mm", torch.zeros(5))
-    assert (title, unit, norm.vmin) == ("Displacement in mm", "mm", 0.0)
-    assert norm.vmax > 0
-    assert _map_style("confidence", torch.tensor([]))[:2] == ("Confidence", "")
-
-
 def test_without_matplotlib_the_report_says_what_to_install(
     tmp_path: Path, case: tuple[Volume, Assessment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name.startswith("matplotlib.")] + ["MMRegCore.qa.figures"]:
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")] + ["MMRegCore.report.figures"]:
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(MMRegError, match=r"pip install 'mmreg\[report\]'"):
-        import MMRegCore.qa.figures  # noqa: F401
+        import MMRegCore.report.figures  # noqa: F401
     page = written(tmp_path / "report.html", case)
     assert page.open == []
     assert page.images() == []
@@ -195,14 +190,14 @@ def test_without_matplotlib_the_report_says_what_to_install(
     assert "Numbers" in page.text
 
 
-@pytest.mark.usefixtures("coarse")
-def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path, case: tuple[Volume, Assessment]) -> None:
+@pytest.mark.usefixtures("small")
+def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path, brief: tuple[Volume, Assessment]) -> None:
     with pytest.raises(InputError, match="cannot write"):
-        written(tmp_path / "absent" / "report.html", case)
+        written(tmp_path / "absent" / "report.html", brief)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("small")
 def test_odd_images_are_drawn(tmp_path: Path) -> None:
     for shape in [(1, 20, 20), (1, 1, 1), (6, 40, 5)]:
         grid = Grid(shape, np.diag([0.01, 0.01, 0.2, 1.0]))
@@ -214,7 +209,7 @@ def test_odd_images_are_drawn(tmp_path: Path) -> None:
 
 
 def test_a_real_case_stays_small(tmp_path: Path, case24: dict[str, Path]) -> None:
-    from MMRegCore.io import read_volume
+    from MMRegCore.io.volumes import read_volume
 
     fixed = read_volume(case24["us"])
     fixed = fixed.with_mask(fixed.data[0] > 0)
@@ -222,21 +217,31 @@ def test_a_real_case_stays_small(tmp_path: Path, case24: dict[str, Path]) -> Non
     result = assess(fixed, moving, SpatialTransform.identity())
     write_report(tmp_path / "report.html", fixed, result, {}, title="Case 24")
     assert 5e5 < (tmp_path / "report.html").stat().st_size < 4e6
-    assert 0.02 < result.numbers["moving"][0]["mind_distance_after"] < 0.5
+    assert 0.02 < result.quality.moving[0].mind_distance_after < 0.5
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("level", "sign"), [("accept", "✓ Accept"), ("review", "! Review"), ("reject", "✗ Reject")])
 def test_the_verdict_comes_first_in_words_with_its_reasons(
-    tmp_path: Path, case: tuple[Volume, Assessment], coarse: None, level: str, sign: str
+    tmp_path: Path, brief: tuple[Volume, Assessment], level: str, sign: str
 ) -> None:
-    fixed, assessment = case
-    verdict = {"level": level, "reasons": ["It <is> so."], "expected_error_mm": 1.0}
-    candidates = [{"name": "start", "agreement": 0.123}, {"name": "rigid", "agreement": 0.456}]
-    choice = {"chosen": "rigid", "reason": "it fits", "candidates": candidates}
-    judged = replace(assessment, numbers={**assessment.numbers, "verdict": verdict, "choice": choice})
-    write_report(tmp_path / "report.html", fixed, judged, {}, title="x")
+    fixed, assessment = brief
+    quality = replace(assessment.quality, verdict=Verdict(level, ("It <is> so.",), 1.0))
+    judged = replace(assessment, quality=quality)
+    page = written(tmp_path / "report.html", (fixed, judged))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert text.index(sign) < text.index("class='cards'")
+    assert text.index(sign) < text.index('class="cards"')
     assert "It &lt;is&gt; so." in text
-    assert "chosen: rigid; it fits" in text
-    assert "0.456" in text
+    assert page.open == []
+
+
+@pytest.mark.usefixtures("small")
+def test_the_candidates_are_compared_in_a_table(tmp_path: Path, brief: tuple[Volume, Assessment]) -> None:
+    fixed, assessment = brief
+    candidates = [Candidate(name, value, 0.1, 0.02, 5.0, 0) for name, value in (("initial", 0.123), ("rigid", 0.456))]
+    selection = ModelSelection("rigid", "it <fits>", tuple(candidates))
+    quality = replace(assessment.quality, model_selection=selection)
+    page = written(tmp_path / "report.html", (fixed, replace(assessment, quality=quality)))
+    assert "Candidate transforms (selected: rigid; it <fits>)" in page.text
+    assert "0.456" in page.text
+    assert page.open == []
