@@ -5,32 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 
+from grids import DIRECTIONS, itk_grid
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.geometry import Grid
 from MMRegCore.volume import Volume
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
-def rotation(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
-    """(3, 3), by Rodrigues' formula."""
-    x, y, z = np.array(axis) / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.deg2rad(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-OBLIQUE = rotation((1.0, -2.0, 0.7), 33)
-DIRECTIONS = {
-    "lps": np.eye(3),
-    "ras": np.diag([-1.0, -1.0, 1.0]),
-    "oblique": OBLIQUE,
-    "left_handed": OBLIQUE @ np.diag([1.0, 1.0, -1.0]),
-    "permuted": np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]),
-}
 
 
 @pytest.fixture
@@ -53,31 +35,13 @@ def case24(shared_data: Path) -> dict[str, Path]:
 @pytest.fixture(params=list(DIRECTIONS))
 def any_grid(request: pytest.FixtureRequest) -> Grid:
     """An anisotropic grid (D, H, W) = (14, 17, 20), in every kind of orientation."""
-    direction = DIRECTIONS[request.param]
-    return Grid.from_itk((20, 17, 14), (0.8, 1.1, 1.7), (12.5, -31.0, 47.0), direction.ravel().tolist())
+    return itk_grid((20, 17, 14), (0.8, 1.1, 1.7), (12.5, -31.0, 47.0), DIRECTIONS[request.param])
 
 
 @pytest.fixture
 def oblique_grid() -> Grid:
     """An oblique, left-handed, anisotropic grid (D, H, W) = (24, 30, 28), about 40 mm wide."""
-    direction = DIRECTIONS["left_handed"]
-    return Grid.from_itk((28, 30, 24), (1.4, 1.1, 1.8), (-20.0, 15.0, 31.0), direction.ravel().tolist())
-
-
-@pytest.fixture
-def itk_on() -> Callable[..., sitk.Image]:
-    """``itk_on(grid, array)``: a SimpleITK image with the geometry of a grid; random when no array is given."""
-
-    def make(grid: Grid, array: np.ndarray | None = None) -> sitk.Image:
-        if array is None:
-            array = np.random.default_rng(0).random(grid.shape, dtype=np.float32)
-        image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=array.ndim == 4)
-        image.SetOrigin(grid.itk_origin_lps)
-        image.SetSpacing(grid.spacing_mm.tolist())
-        image.SetDirection(grid.itk_direction_lps)
-        return image
-
-    return make
+    return itk_grid((28, 30, 24), (1.4, 1.1, 1.8), (-20.0, 15.0, 31.0), DIRECTIONS["left_handed"])
 
 
 @pytest.fixture
