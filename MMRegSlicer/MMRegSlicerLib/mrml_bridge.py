@@ -47,10 +47,11 @@ def write_mask(mask: Mask, image: Node, path: Path) -> None:
         write_volume(label_map, path)
     finally:
         display = label_map.GetDisplayNode()
-        for extra in (display and display.GetColorNode(), display, label_map):
-            # Only the colour table that the export created for this label map, not one of Slicer's own.
-            if extra and not (extra.IsA("vtkMRMLColorNode") and extra.GetHideFromEditors()):
-                remove_node(extra)
+        colours = display and display.GetColorNode()
+        remove_node(label_map)
+        # Only the colour table that the export created for this label map, not one of Slicer's own.
+        if colours and not colours.GetHideFromEditors():
+            remove_node(colours)
 
 
 def write_initial_transform(fixed: Node, initial: Node | None, path: Path) -> bool:
@@ -165,27 +166,37 @@ def unique_name(scene: Node, name: str) -> str:
 
 
 def attached_nodes(node: Node) -> list[Node]:
-    """The display and storage nodes of a node, and the colour nodes that Slicer created for a transform."""
-    found = []
-    if node.IsA("vtkMRMLDisplayableNode"):
-        found += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
-    if node.IsA("vtkMRMLTransformNode"):
-        colours = [display.GetColorNode() for display in found if display is not None]
-        # Colours first: when nodes are added again, a display node needs them.
-        found = [each for each in colours if each is not None and each.IsA("vtkMRMLProceduralColorNode")] + found
+    """The colour, storage and display nodes of a node, except Slicer's own colours; other nodes may share the colours.
+
+    In this order they can be added to a scene: a display node needs its colours.
+    """
+    storages, displays = [], []
     if node.IsA("vtkMRMLStorableNode"):
-        found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
-    return [each for each in found if each is not None]
+        storages = [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
+    if node.IsA("vtkMRMLDisplayableNode"):
+        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    colours = [display.GetColorNode() for display in displays if display is not None]
+    # Slicer's own have a tag, because every scene has the same ones.
+    own = [each for each in colours if each and each.IsA("vtkMRMLProceduralColorNode") and not each.GetSingletonTag()]
+    return [each for each in (*own, *storages, *displays) if each is not None]
 
 
 def remove_node(node: Node) -> None:
-    """Remove a node and its attached nodes from the scene."""
+    """Remove a node and its attached nodes from the scene; colours that other nodes are displayed with stay."""
     scene = node.GetScene()
-    if scene is None:
+    if scene is None or _is_used_colour(node):
         return
-    for each in (node, *attached_nodes(node)):
-        if each.GetScene() is not None:
-            scene.RemoveNode(each)
+    attached = attached_nodes(node)
+    scene.RemoveNode(node)
+    for each in reversed(attached):
+        remove_node(each)
+
+
+def _is_used_colour(node: Node) -> bool:
+    scene = node.GetScene()
+    count = scene.GetNumberOfNodesByClass("vtkMRMLDisplayNode") if node.IsA("vtkMRMLColorNode") else 0
+    displays = (scene.GetNthNodeByClass(index, "vtkMRMLDisplayNode") for index in range(count))
+    return any(display.GetColorNodeID() == node.GetID() for display in displays)
 
 
 def _write(storage: Node, node: Node, path: Path) -> None:

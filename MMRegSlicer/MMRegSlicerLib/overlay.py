@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from MMRegSlicerLib import mrml_bridge
-from MMRegSlicerLib.map_style import apply_map_style
+from MMRegSlicerLib.map_style import TITLE
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
@@ -44,7 +44,10 @@ class Overlay:
         """Show a quality map over the ultrasound in colours, with a legend."""
         self.clear()
         self._set_layers(self._result.fixed, node, opacity)
-        apply_map_style(node)  # last: a legend is drawn only for volumes that the views show already
+        # Last: a legend is drawn only for volumes that the views show already.
+        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node.GetDisplayNode())
+        legend.SetTitleText(node.GetAttribute(TITLE))
+        legend.SetVisibility(True)
 
     def checkerboard(self, tile_mm: float) -> None:
         """Alternate ultrasound and registered MR in cubes of ``tile_mm``."""

@@ -8,7 +8,8 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 import slicer
 
 from MMRegCore.config import load_preset, with_changes
-from MMRegCore.io import read_landmark_pairs, read_volume
+from MMRegCore.io.landmarks import read_landmark_pairs
+from MMRegCore.io.volumes import read_volume
 from MMRegCore.pipeline import register
 from MMRegSlicerLib.logic import MMRegSlicerLogic
 from MMRegSlicerLib.parameters import ParameterSet, current_parameter_node
