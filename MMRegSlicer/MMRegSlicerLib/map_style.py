@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from MMRegCore.assessment.quality import MapSummary
@@ -11,36 +9,39 @@ from MMRegSlicerLib.request import Node
 
 # Attributes of a map: the title of its legend, and what a reader should know about the colours.
 TITLE, SENTENCE = "MMReg.title", "MMReg.sentence"
-# Volumes are displayed with the colours from 0 (lower limit of the display range) to this (upper limit).
-_LAST = 255.0
-# Values this close to the background, as a fraction of the display range, are transparent.
-_TOLERANCE = 1e-6
+# Begin of the name of every colour node of a map.
+COLOURS = "MMReg colours"
+# Slicer displays the lower limit of a range with the first of so many colours, the upper one with the last.
+_COUNT = 256
 
 
 def set_map_style(node: Node, summary: MapSummary) -> None:
-    """Set title, colours, display range and threshold of a map; the scene stores all of them."""
+    """Set the title, the colours and the display range of a map; the scene stores all of them."""
     node.SetAttribute(TITLE, f"{summary.title} ({summary.unit})" if summary.unit else summary.title)
     node.SetAttribute(SENTENCE, summary.sentence)
-    display, (low, high), background = node.GetDisplayNode(), summary.limits, summary.background
-    display.SetAndObserveColorNodeID(_colour_node(node.GetScene(), summary.colours).GetID())
+    display, (low, high) = node.GetDisplayNode(), summary.limits
+    background = round((_COUNT - 1) * (summary.background - low) / (high - low))
+    display.SetAndObserveColorNodeID(_colour_node(node.GetScene(), summary.colours, background).GetID())
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(low, high)
-    # A threshold cannot cut a background out of the middle of the range.
-    if not low < background < high:
-        margin, largest = _TOLERANCE * (high - low), np.finfo(np.float32).max
-        visible = (background + margin, largest) if background <= low else (-largest, background - margin)
-        display.AutoThresholdOff()
-        display.SetThreshold(*visible)
-        display.ApplyThresholdOn()
 
 
-def _colour_node(scene: Node, colours: tuple[str, ...]) -> Node:
-    """The colour node of the scene for these colours ('#rrggbb', at even steps); all maps share it by its name."""
-    name = " ".join(["MMReg", *(colour.removeprefix("#") for colour in colours)])
-    node = scene.GetFirstNode(name, "vtkMRMLProceduralColorNode")
+def _colour_node(scene: Node, colours: tuple[str, ...], background: int) -> Node:
+    """The colour table of the scene for '#rrggbb' at even steps; maps share it by its name.
+
+    The entry of the background is transparent, which a threshold could do only at an end of the range.
+    """
+    name = f"{COLOURS} {' '.join(colour[1:] for colour in colours)} without {background}"
+    node = scene.GetFirstNode(name, "vtkMRMLColorTableNode")
     if node is None:
-        node = scene.AddNewNodeByClass("vtkMRMLProceduralColorNode", name)
-        for position, colour in zip(np.linspace(0, _LAST, len(colours)), colours, strict=True):
-            channels = [int(colour[begin:end], 16) / 255 for begin, end in pairwise((1, 3, 5, 7))]
-            node.GetColorTransferFunction().AddRGBPoint(position, *channels)
+        node = scene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
+        node.SetTypeToUser()
+        node.SetNumberOfColors(_COUNT)
+        stops = [[int(colour[begin : begin + 2], 16) / 255 for begin in (1, 3, 5)] for colour in colours]
+        positions, entries = np.linspace(0, _COUNT - 1, len(colours)), np.arange(_COUNT)
+        channels = [np.interp(entries, positions, channel) for channel in zip(*stops, strict=True)]
+        # With its neighbours, because Slicer rounds.
+        channels.append(np.abs(entries - background) > 1)
+        for entry, rgba in enumerate(np.transpose(channels).tolist()):
+            node.SetColor(entry, *rgba)
     return node

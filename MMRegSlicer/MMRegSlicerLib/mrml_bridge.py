@@ -8,6 +8,7 @@ import slicer
 import vtk
 
 from MMRegCore.errors import InputError
+from MMRegSlicerLib.map_style import COLOURS
 from MMRegSlicerLib.request import Mask, Node
 
 
@@ -165,10 +166,15 @@ def unique_name(scene: Node, name: str) -> str:
     return candidate
 
 
-def attached_nodes(node: Node) -> list[Node]:
-    """The colour, storage and display nodes of a node, except Slicer's own colours; other nodes may share the colours.
+def nodes_of_class(scene: Node, name: str) -> list[Node]:
+    """All nodes of a class and of those derived from it, the oldest first."""
+    return [scene.GetNthNodeByClass(index, name) for index in range(scene.GetNumberOfNodesByClass(name))]
 
-    In this order they can be added to a scene: a display node needs its colours.
+
+def attached_nodes(node: Node) -> list[Node]:
+    """The colour, storage and display nodes of a node, in the order in which they can be added to a scene.
+
+    Of the colours only those that were made for maps, which share them, or by Slicer for a transform.
     """
     storages, displays = [], []
     if node.IsA("vtkMRMLStorableNode"):
@@ -176,15 +182,15 @@ def attached_nodes(node: Node) -> list[Node]:
     if node.IsA("vtkMRMLDisplayableNode"):
         displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
     colours = [display.GetColorNode() for display in displays if display is not None]
-    # Slicer's own have a tag, because every scene has the same ones.
-    own = [each for each in colours if each and each.IsA("vtkMRMLProceduralColorNode") and not each.GetSingletonTag()]
-    return [each for each in (*own, *storages, *displays) if each is not None]
+    made = [each for each in colours if each is not None and _is_made_for_display(each)]
+    return [*made, *filter(None, (*storages, *displays))]
 
 
 def remove_node(node: Node) -> None:
     """Remove a node and its attached nodes from the scene; colours that other nodes are displayed with stay."""
     scene = node.GetScene()
-    if scene is None or _is_used_colour(node):
+    displays = nodes_of_class(scene, "vtkMRMLDisplayNode") if scene and node.IsA("vtkMRMLColorNode") else []
+    if scene is None or any(display.GetColorNodeID() == node.GetID() for display in displays):
         return
     attached = attached_nodes(node)
     scene.RemoveNode(node)
@@ -192,11 +198,10 @@ def remove_node(node: Node) -> None:
         remove_node(each)
 
 
-def _is_used_colour(node: Node) -> bool:
-    scene = node.GetScene()
-    count = scene.GetNumberOfNodesByClass("vtkMRMLDisplayNode") if node.IsA("vtkMRMLColorNode") else 0
-    displays = (scene.GetNthNodeByClass(index, "vtkMRMLDisplayNode") for index in range(count))
-    return any(display.GetColorNodeID() == node.GetID() for display in displays)
+def _is_made_for_display(colours: Node) -> bool:
+    # The procedural colours that are in every scene have a tag.
+    is_of_transform = colours.IsA("vtkMRMLProceduralColorNode") and not colours.GetSingletonTag()
+    return bool(is_of_transform or colours.GetName().startswith(COLOURS))
 
 
 def _write(storage: Node, node: Node, path: Path) -> None:

@@ -46,7 +46,8 @@ class Overlay:
         self._set_layers(self._result.fixed, node, opacity)
         # Last: a legend is drawn only for volumes that the views show already.
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node.GetDisplayNode())
-        legend.SetTitleText(node.GetAttribute(TITLE))
+        legend.SetTitleText(node.GetAttribute(TITLE).replace(" (", "\n("))  # a small view has no room for one line
+        legend.SetLabelFormat("%.3g")
         legend.SetVisibility(True)
 
     def checkerboard(self, tile_mm: float) -> None:
@@ -96,9 +97,7 @@ class Overlay:
         self._set_layers(self._comparison, None, 0.0)
 
     def _set_layers(self, background: Node, foreground: Node, opacity: float) -> None:
-        scene = self._result.transform.GetScene()
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
-            composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        for composite in mrml_bridge.nodes_of_class(self._result.transform.GetScene(), "vtkMRMLSliceCompositeNode"):
             composite.SetBackgroundVolumeID(background.GetID())
             composite.SetForegroundVolumeID(foreground.GetID() if foreground is not None else None)
             composite.SetForegroundOpacity(opacity)

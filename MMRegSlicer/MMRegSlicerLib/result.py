@@ -84,14 +84,9 @@ class Result:
     @property
     def transformed_nodes(self) -> tuple[Node, ...]:
         """All nodes whose parent is the transform."""
-        scene, nodes = self.transform.GetScene(), []
-        if scene is None:  # the transform was deleted
-            return ()
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
-            node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
-            if node.GetTransformNodeID() == self.transform.GetID():
-                nodes.append(node)
-        return tuple(nodes)
+        scene = self.transform.GetScene()  # None after the transform was deleted
+        nodes = [] if scene is None else mrml_bridge.nodes_of_class(scene, "vtkMRMLTransformableNode")
+        return tuple(node for node in nodes if node.GetTransformNodeID() == self.transform.GetID())
 
     def can_transform(self, node: Node) -> bool:
         """Whether the transform can be applied to a node: not to the ultrasound, nor to outputs of the registration."""
@@ -173,8 +168,7 @@ class Result:
 
 def results_in(scene: Node) -> tuple[Result, ...]:
     """All results of a scene, the oldest first."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
-    nodes = (scene.GetNthNodeByClass(index, "vtkMRMLTransformNode") for index in range(count))
+    nodes = mrml_bridge.nodes_of_class(scene, "vtkMRMLTransformNode")
     return tuple(Result(node) for node in nodes if node.GetAttribute(_KEY))
 
 

@@ -9,9 +9,9 @@ import pytest
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from MMRegCore.io import write_transform
+from MMRegCore.config import preset_names
+from MMRegCore.io.transforms import write_transform
 from MMRegCore.transform import SpatialTransform
-from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import add_points, add_volume
 
@@ -68,7 +68,7 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui = opened.ui
     opened.wait(lambda: "PyTorch" in ui.deviceStatus.text())
     ui.logSection.setVisible(False)
-    opened.request(changes={}, preset=Request().preset)
+    opened.request(changes={})
     sizes = [keep("form").height()]
     ui.advancedSection.setProperty("collapsed", False)
     sizes.append(keep("advanced").height())
@@ -84,14 +84,14 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
 
     opened.wait(lambda: not run.is_running)
     result = Result(opened.panel._parameters.result_transform)
-    assert ui.verdictLabel.text().splitlines()[0] == "Review required:"
+    assert ui.verdictLabel.text().splitlines()[0] == "No problem detected. Verify visually before use."
     for section in (ui.inputsSection, ui.settingsSection):
         section.setProperty("collapsed", True)
     add_second_result(opened, result, tmp_path)
     ui.acceptButton.click()
     result_picture = keep("result")
     banner = {QtGui.QColor(result_picture.pixel(60, y)).name() for y in range(result_picture.height())}
-    assert "#fff0c2" in banner
+    assert "#d9f2d9" in banner
     assert ui.resultArea.isVisible()
     assert ui.undoButton.isVisible()
 
@@ -104,6 +104,15 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui.logSection.setProperty("collapsed", False)
     opened.panel._on_log("mmreg: log of the registration process")
     assert keep("landmarks").height() > result_picture.height() + 200
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_setting_is_cut_off(opened, name):
+    opened.request(preset=name)
+    opened.ui.advancedSection.setProperty("collapsed", False)
+    opened.holder.resize(WIDTH, opened.holder.sizeHint().height())
+    QtWidgets.QApplication.processEvents()
+    assert_nothing_cut_off(opened.holder)
 
 
 def add_second_result(opened, first: Result, folder: Path) -> None:
