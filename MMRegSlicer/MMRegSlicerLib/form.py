@@ -38,8 +38,7 @@ class Form:
         _vertical_layout(ui.fixedMaskFrame).addWidget(self._fixed_mask.widget)
         self._moving_layout = _vertical_layout(ui.movingFrame)
         self._tiers = {"basic": qt.QFormLayout(ui.basicFrame), "expert": qt.QFormLayout(ui.advancedFrame)}
-        for layout in self._tiers.values():
-            layout.setContentsMargins(0, 0, 0, 0)
+        self._tiers["expert"].setContentsMargins(0, 0, 0, 0)
         for name in preset_names():
             ui.presetSelector.addItem(name, name)
         for text, device in ((_("Automatic"), "auto"), (_("CPU"), "cpu"), (_("GPU (CUDA)"), "cuda")):

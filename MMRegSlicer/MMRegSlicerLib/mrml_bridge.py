@@ -121,13 +121,10 @@ def read_volume(path: Path, scene: Node, name: str) -> Node:
     InputError
         When Slicer cannot read it; the scene is not changed.
     """
-    loaded = slicer.vtkMRMLScalarVolumeNode()
-    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), loaded, path)
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
-    matrix = vtk.vtkMatrix4x4()
-    loaded.GetIJKToRASMatrix(matrix)
-    node.SetIJKToRASMatrix(matrix)
-    node.SetAndObserveImageData(loaded.GetImageData())
+    node = slicer.vtkMRMLScalarVolumeNode()
+    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), node, path)
+    node.SetName(unique_name(scene, name))
+    scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     return node
 

@@ -12,6 +12,7 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 
 import slicer
 
+from MMRegCore.assessment.maps import map_specs
 from mrml_scene import small_case
 
 ROOT = Path(__file__).parents[2]
@@ -34,14 +35,15 @@ OTHERS = {
 
 
 def texts_of_the_module() -> set[str]:
-    """Every text that the user reads, without the colon of a label."""
+    """Every text that the user reads, the titles of the maps included, without the colon of a label."""
     ui = ElementTree.parse(MODULE / "Resources" / "UI" / "MMRegSlicer.ui").iter("string")
     texts = {each.text for each in ui if each.text}
     for path in [MODULE / "MMRegSlicer.py", *(MODULE / "MMRegSlicerLib").glob("*.py")]:
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_":
                 texts.add(call.args[0].value)
-    return {text.removesuffix(":") for text in texts}
+    maps = {f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in map_specs().values()}
+    return {text.removesuffix(":") for text in texts | maps}
 
 
 def test_the_scripts_run_one_after_the_other(scene, blobs, monkeypatch, capsys):

@@ -23,11 +23,7 @@ def keep(opened, tmp_path):
     folder = Path(os.environ.get("MMREG_SCREENSHOTS") or tmp_path)
 
     def grab(name: str) -> QtGui.QImage:
-        for _ in range(5):
-            QtWidgets.QApplication.processEvents()
-        opened.holder.resize(WIDTH, opened.holder.sizeHint().height())
-        opened.holder.layout().activate()
-        QtWidgets.QApplication.processEvents()
+        settle(opened.holder)
         assert_nothing_cut_off(opened.holder)
         picture = opened.holder.grab()
         assert picture.save(str(folder / f"{name}.png"))
@@ -36,14 +32,25 @@ def keep(opened, tmp_path):
     return grab
 
 
+def settle(holder: QtWidgets.QWidget) -> None:
+    """Give the panel the height that it asks for, which depends on how its texts are wrapped at this width."""
+    for _ in range(5):
+        QtWidgets.QApplication.processEvents()
+        holder.resize(WIDTH, holder.sizeHint().height())
+        holder.layout().activate()
+    QtWidgets.QApplication.processEvents()
+
+
 def assert_nothing_cut_off(holder: QtWidgets.QWidget) -> None:
-    """No control reaches beyond the panel, and no text beyond its control."""
+    """No control is lower than it asks for or reaches beyond the panel, and no text beyond its control."""
     assert holder.width() == WIDTH
     for widget in holder.findChildren(QtWidgets.QWidget):
         if not widget.isVisible() or type(widget).__module__.startswith("PySide6"):
             continue
         right = widget.mapTo(holder, QtCore.QPoint(widget.width(), 0)).x()
         assert right <= WIDTH, f"{widget.objectName()} reaches to {right}"
+        lowest = widget.minimumSizeHint().height()
+        assert widget.height() >= lowest, f"{widget.objectName()} has {widget.height()} of {lowest} lines"
         needed = needed_width(widget)
         assert needed <= widget.width(), f"{widget.objectName()} needs {needed} of {widget.width()} pixels"
 
@@ -110,8 +117,7 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
 def test_no_setting_is_cut_off(opened, name):
     opened.request(preset=name)
     opened.ui.advancedSection.setProperty("collapsed", False)
-    opened.holder.resize(WIDTH, opened.holder.sizeHint().height())
-    QtWidgets.QApplication.processEvents()
+    settle(opened.holder)
     assert_nothing_cut_off(opened.holder)
 
 
