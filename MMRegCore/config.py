@@ -1,4 +1,4 @@
-"""What a registration can be told: the settings, and the presets that come with MMReg; needs no torch."""
+"""The settings of a registration, and the presets that come with MMReg; needs no torch."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class DisplacementField:
         source_centre, target_centre, _, products = self._moments(weight)
         u, singular, vt = np.linalg.svd(products)
         rotation = np.eye(3)
-        # Fewer than two spread directions (a line or a point of evidence) leave the rotation open: keep none.
+        # Fewer than two spread directions (weights on a line or a point) leave the rotation open: keep none.
         if singular[1] > 1e-9:
             sign = np.sign(np.linalg.det(vt.T @ u.T))
             rotation = vt.T @ np.diag([1.0, 1.0, sign]) @ u.T
@@ -108,7 +108,7 @@ class DisplacementField:
             As of `nearest_rigid`.
         """
         source_centre, target_centre, spread, products = self._moments(weight)
-        # Evidence that is flat, to a hundredth, in some direction says nothing of the stretch along it.
+        # Weights that are flat, to a hundredth, in some direction do not determine the scale along it.
         if np.linalg.cond(spread) > 1e4:
             return self.nearest_rigid(weight)
         matrix = np.linalg.solve(spread, products).T

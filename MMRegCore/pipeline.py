@@ -95,7 +95,7 @@ def register(
     seed : int
         Makes methods with a random part repeatable.
     monitor : Monitor, optional
-        Told of progress; can cancel.
+        Takes progress; can cancel.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def register(
     DeviceError
         When the device or the memory is not there.
     Cancelled
-        When the monitor was told to cancel.
+        When the run was cancelled through the monitor.
     """
     monitor, started = monitor or Monitor(), time.perf_counter()
     chosen = load_preset(settings) if isinstance(settings, str) else settings

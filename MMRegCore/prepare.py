@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -148,12 +149,16 @@ def crop_to_foreground(
 def _with_replicated_edge(channel: Channel, fixed: Volume, grid: Grid) -> Channel:
     """The fixed image without the rim of its foreground, its edge replicated outside."""
     if not bool(channel.weight.any()):
-        raise InputError(
-            f"expected a mask of '{fixed.name}' that holds voxels of the working grid ({grid.spacing_mm[0]:.3g} mm); "
-            f"got a smaller one"
-        )
+        raise _too_small(fixed, grid)
     weight = _without_rim(channel.weight)
     return Channel(replicate_edge(channel.image[0, 0], weight[0, 0] > 0)[None, None], weight)
+
+
+def _too_small(fixed: Volume, grid: Grid) -> InputError:
+    return InputError(
+        f"expected a mask of '{fixed.name}' that holds voxels of the working grid ({grid.spacing_mm[0]:.3g} mm); "
+        f"got a smaller one"
+    )
 
 
 def _working_grid(
@@ -170,6 +175,8 @@ def _working_grid(
     pad = int(np.ceil(margin_mm / spacing))
     padded = fixed.grid.with_spacing([spacing] * 3).padded(pad)
     part = sample(foreground[None, None].float(), positions_between(fixed.grid, padded), padding_mode="zeros")
+    if not bool(part.any()):
+        raise _too_small(fixed, padded)
     low, high = _bounds(part[0, 0] > 0)
     covered = torch.zeros(padded.shape, dtype=torch.bool)
     for volume in moving:
@@ -186,7 +193,8 @@ def _spacing(fixed: Volume, foreground: torch.Tensor, spacing_mm: float | Litera
     if spacing_mm == "auto":
         low, high = _bounds(foreground)
         volume_mm3 = float(np.prod(np.minimum((high - low + 1) * fixed.grid.spacing_mm + 2 * margin_mm, extent)))
-        spacing = max(float(fixed.grid.spacing_mm.min()), FINEST_SPACING_MM, (volume_mm3 / MOST_VOXELS) ** (1 / 3))
+        by_size = math.pow(volume_mm3 / MOST_VOXELS, 1 / 3)
+        spacing = max(float(fixed.grid.spacing_mm.min()), FINEST_SPACING_MM, by_size)
     else:
         spacing = spacing_mm
     # No coarser than what leaves a neighbourhood along the shortest axis.

@@ -1,15 +1,28 @@
-"""Results as JSON: frozen dataclasses of numbers, texts, tuples and each other, written and read with their types."""
+"""JSON: objects from files, and results as frozen dataclasses of numbers, texts, tuples and each other."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from MMRegCore.errors import InputError
 
 T = TypeVar("T")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read the JSON object in a file; `InputError`, which says that ``what`` was expected, when that cannot be done."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"expected {what}; {path.name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"expected {what}, a JSON object; got {type(content).__name__} in {path.name}")
+    return content
 
 
 def to_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
@@ -37,16 +50,21 @@ def _as(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
         wanted = next(k for k in inner if k is not NoneType)
         return None if value is None else _as(wanted, value, where)
     if origin is tuple and isinstance(value, list):
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
+        kinds = (inner[0],) * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) == len(value):
+            return tuple(_as(k, v, where) for k, v in zip(kinds, value, strict=True))
     if origin is Literal and value in inner:
         return value
-    plain = origin or kind
-    if plain is float and isinstance(value, int | float):
-        return float(value)
-    if plain in (int, str, bool, dict) and isinstance(value, plain):
-        return value
-    raise InputError(f"expected {where} to be {getattr(kind, '__name__', kind)}; got {value!r}")
+    if _is_plain(origin or kind, value):
+        return float(value) if kind is float else value
+    raise InputError(f"expected {where} to be {kind.__name__ if isinstance(kind, type) else kind}; got {value!r}")
+
+
+def _is_plain(kind: Any, value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is of that kind; JSON writes 2.0 as 2, and true is no number."""
+    if isinstance(value, bool) or kind is bool:
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int | float) if kind is float else kind in (int, str, dict) and isinstance(value, kind)
 
 
 def _record(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401

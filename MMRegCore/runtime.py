@@ -51,8 +51,9 @@ def is_mixed(device: torch.device, precision: str) -> bool:
 
 
 def _processor_has_bfloat16() -> bool:
-    told: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not tell
-    return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
+    # Older releases do not say.
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:
@@ -106,5 +107,5 @@ def package_version(name: str) -> str | None:
     except PackageNotFoundError:
         if find_spec(name) is None:
             return None
-        told = getattr(import_module(name), "__version__", None)
-        return None if told is None else str(told)
+        found = getattr(import_module(name), "__version__", None)
+        return None if found is None else str(found)

@@ -169,7 +169,7 @@ class Settings:
             item, hint = known[name]
             kind = item.metadata["class_of"](name) if _is_variant(item) else hint
             if _is_settings(kind) and not isinstance(value, Settings):
-                arguments[item.name] = kind.from_dict(value, prefix=f"{key}.")
+                arguments[item.name] = kind.from_dict(_over(item.default, value), prefix=f"{key}.")
             else:
                 arguments[item.name] = _checked(value, hint, item, key)
         return cls(**arguments)
@@ -243,6 +243,13 @@ def as_text(value: object) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value)
+
+
+def _over(default: object, values: Any) -> Any:  # noqa: ANN401
+    """The values of a group over its defaults, which may differ from those of its class."""
+    if isinstance(default, Settings) and isinstance(values, Mapping):
+        return {**default.to_dict(), **values}
+    return values
 
 
 def _typed_fields(cls: type[Settings]) -> list[tuple[Field[Any], Any]]:
@@ -326,7 +333,7 @@ def _checked(value: object, hint: Any, item: Field[Any], key: str) -> object:  #
         good, result = _as_kind(value, option)
         if good:
             _check_range(result, item, key)
-            _check_name(result, item, key)
+            _check_name(result, item)
             return result
     raise InputError(f"expected {key} to be {_info(key, value, item, hint).expected}; got {value!r}")
 
@@ -368,10 +375,11 @@ def _check_range(value: object, item: Field[Any], key: str) -> None:
             raise InputError(f"expected {key} to be {bound}{f' {unit}' if unit else ''}; got {part:g}")
 
 
-def _check_name(value: object, item: Field[Any], key: str) -> None:
+def _check_name(value: object, item: Field[Any]) -> None:
     known = item.metadata.get("choices")
     if known and value not in known():
-        raise unknown_name(key.rpartition(".")[2].replace("_", " "), str(value), list(known()))
+        what = item.metadata.get("label") or _label(item.name, "")
+        raise unknown_name(what.lower(), str(value), list(known()))
 
 
 def _from_text(text: str, item: Field[Any], hint: Any, key: str) -> object:  # noqa: ANN401

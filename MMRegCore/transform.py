@@ -149,7 +149,7 @@ def composite_from_field(
     field : DisplacementField
         Fixed to moving, on the working grid.
     weight : Tensor, (D, H, W)
-        Evidence at each voxel, at least zero; for instance the field-of-view mask.
+        At each voxel, at least zero; for instance the field-of-view mask.
     margin_mm : float
         Smallest width of the fade.
     affine : bool
@@ -164,7 +164,7 @@ def composite_from_field(
 
 
 def _faded(field: DisplacementField, margin_mm: float) -> DisplacementField:
-    """The field on a padded grid: unchanged on its own grid, edge carried on and faded to zero outside."""
+    """The field on a padded grid: unchanged on its own grid, replicated and faded to zero outside."""
     spacing = float(field.grid.spacing_mm.min())
     # A cosine fade of amplitude a over a width m has slope a·π/(2m); 4 a keeps it below 0.4, far from folding.
     width = max(margin_mm, 4 * _largest_at_border(field))

@@ -1,6 +1,7 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy`` and ``dns`` take options.  ``train-masr-net`` makes the weights that the package comes with.
+``accuracy``, ``dns`` and ``house`` take options; ``house`` compares two checkouts and runs on request only.
+``train-masr-net`` makes the weights that the package comes with.
 """
 
 import sys
@@ -13,6 +14,7 @@ from benchmarks import (
     case24,
     dns,
     fusion,
+    house,
     known_truth,
     learned,
     representation,
@@ -42,8 +44,9 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run what is named on the command line."""
-    if sys.argv[1:2] in (["accuracy"], ["dns"]):
-        (accuracy if sys.argv[1] == "accuracy" else dns).main(sys.argv[2:])
+    with_options = {"accuracy": accuracy.main, "dns": dns.main, "house": house.main}
+    if sys.argv[1:2] and sys.argv[1] in with_options:
+        with_options[sys.argv[1]](sys.argv[2:])
         return 0
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()

@@ -190,12 +190,12 @@ def _own_report(problem: Problem, transform: SpatialTransform, output: Path) -> 
     """What MMReg said of its own result; empty for others."""
     if not (output / "result.json").exists():
         return {}
-    qa = json.loads((output / "result.json").read_text(encoding="utf-8"))["qa"]
-    verdict, choice = qa.get("verdict") or {}, qa.get("choice") or {}
+    quality = json.loads((output / "result.json").read_text(encoding="utf-8"))["quality"]
+    verdict, selection = quality["verdict"], quality["model_selection"] or {}
     row: Row = {
         "verdict": verdict.get("level"),
         "expected_mm": verdict.get("expected_error_mm"),
-        "choice": choice.get("chosen"),
+        "selected": selection.get("selected"),
     }
     maps = sorted(output.glob("expected_error*.nii.gz"))
     if maps and problem.truth is not None:

@@ -19,12 +19,12 @@ from benchmarks import record
 from benchmarks.learned import TRAINED, measured, network_of, pairs_with_template
 from benchmarks.subjects import Subject
 from benchmarks.training_subjects import write_training_data
-from MMRegCore.config.pair_training import MultiPropTraining
 from MMRegCore.networks.weights import read_card
 from MMRegCore.settings import with_changes
-from MMRegCore.training.curves import read_curves
-from MMRegCore.training.loop import CURVES, LAST
-from MMRegCore.training.registry import find_training, read_settings
+from MMRegCore.training.engine.curves import read_curves
+from MMRegCore.training.engine.loop import CURVES, LAST
+from MMRegCore.training.recipes import find_recipe, read_settings
+from MMRegCore.training.recipes.multiprop import MultiPropTraining
 from MMRegCore.training.run import run_training
 
 Row: TypeAlias = dict[str, Any]
@@ -38,7 +38,7 @@ _COARSE: dict[str, object] = {
 }
 _UPPER: dict[str, object] = {
     "bilevel.every": 2,
-    "bilevel.begin": 400,
+    "bilevel.start_step": 400,
     "bilevel.learning_rate": 8.0,
     "bilevel.objective": "dice",
     "bilevel.learned": "regularisation",
@@ -82,7 +82,7 @@ def _runs() -> dict[str, dict[str, object]]:
 
 
 def _by_hand() -> MultiPropTraining:
-    return cast(MultiPropTraining, read_settings(find_training("multiprop"), _CONFIG))
+    return cast(MultiPropTraining, read_settings(find_recipe("multiprop"), _CONFIG))
 
 
 def _measured_run(name: str, pairs: list[tuple[Subject, Subject]]) -> Row:
@@ -112,7 +112,7 @@ def _note(rows: list[Row]) -> str:
     return (
         f"MultiPropReg, {STEPS} steps on a 5 mm grid, T2 of subjects 13 to 16 to the T1 of the template; as "
         "benchmarks/multiprop.json otherwise. The upper level judges by the Dice of subjects 11 and 12, every second "
-        f"step from step {_UPPER['bilevel.begin']} on, and learns the weights of the regularisation: smoothness, "
+        f"step from step {_UPPER['bilevel.start_step']} on, and learns the weights of the regularisation: smoothness, "
         "folding, latent divergence. Of the Dice that "
         f"a bad weight loses it regains: {'; '.join(regained)}. Means over the four subjects and, by hand, with and "
         f"without, over {len(_SEEDS)} trainings that differ by their seed; one training of the others."

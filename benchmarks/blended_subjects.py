@@ -15,10 +15,10 @@ from benchmarks import record
 from benchmarks.subjects import SPACING_MM, Subject, rendered, subjects
 from benchmarks.training_subjects import write_training_data
 from MMRegCore import Volume, write_volume
-from MMRegCore.config import InstanceSettings
-from MMRegCore.optimisation.instance import optimise_instance, pool, smoothed
+from MMRegCore.ops import avg_pool, box_mean, warp
+from MMRegCore.optimisation.instance import refine_field
+from MMRegCore.optimisation.settings import InstanceSettings
 from MMRegCore.simulate.noise import random_stream, white_noise
-from MMRegCore.warp import warp
 
 FOLDER = record.ROOT / "build" / "learned" / "blended"
 # Of each subject: others that it is deformed towards, and blends that are made of that.
@@ -63,11 +63,11 @@ def blend(subject: Subject, fields: torch.Tensor, random: np.random.Generator) -
 def field_between(fixed: Subject, moving: Subject, numbers: list[int]) -> torch.Tensor:
     """(1, 3, D, H, W): displacement_voxel that brings the labels of one subject onto those of another."""
     features = [
-        pool(smoothed(torch.stack([(subject.labels.data[0].round() == n).float() for n in numbers])[None], 3, 1), 2)
+        avg_pool(box_mean(torch.stack([(subject.labels.data[0].round() == n).float() for n in numbers])[None], 1), 2)
         for subject in (fixed, moving)
     ]
     start = torch.zeros(1, 3, *fixed.labels.grid.shape)
-    return optimise_instance(features[0], [features[1]], start, _INSTANCE)
+    return refine_field(features[0], [features[1]], start, _INSTANCE)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,15 @@ import numpy as np
 import torch
 
 from benchmarks import record
-from MMRegCore import DisplacementField, Monitor, SpatialTransform, Volume, load_preset, read_volume
-from MMRegCore.methods.choice import choose
-from MMRegCore.methods.confidence import standard_error_mm
-from MMRegCore.methods.lc2 import agreement_levels, lc2
-from MMRegCore.preprocess import prepare
+from MMRegCore import DisplacementField, SpatialTransform, Volume, load_preset, read_volume
+from MMRegCore.assessment.expected_error import standard_error_mm
+from MMRegCore.methods import find_method
+from MMRegCore.methods.protocol import Problem
+from MMRegCore.monitor import Monitor
+from MMRegCore.prepare import prepare
+from MMRegCore.runtime import GIB
+from MMRegCore.search.model_selection import select_model
+from MMRegCore.search.sampled import Levels
 from MMRegCore.simulate import (
     BrainShiftSettings,
     CavitySettings,
@@ -95,7 +99,7 @@ def main() -> None:
         rows,
         f"Expected error: log(error + {SMALLEST_MM}) = {offset:.2f} {slope:+.2f} · log(standard error), standard "
         f"deviation {float(np.std(error - fitted)):.2f}, over {SAMPLES} voxels of each case. Improvement: of the "
-        "agreement, by the deformation; where the shift is 0.3 mm it is what chance gives.",
+        "similarity, by the deformation; where the shift is 0.3 mm it is what chance gives.",
     )
 
 
@@ -133,26 +137,28 @@ def _measured(case: SimulatedCase, name: str) -> Example:
         masked=True,
         margin_mm=settings.margin_mm,
     )
-    found = lc2(pair, settings.lc2, Monitor()).displacement_voxel
-    finest = agreement_levels(pair, settings.lc2)[-1]
-    deformable = choose(pair, found, finest, settings.choice).candidates[2]
-    spread = standard_error_mm(finest, found, float(pair.grid.spacing_mm.mean())).flatten().numpy()
+    levels, options = Levels(pair), settings.model_selection
+    problem = Problem(pair, levels, 2 * GIB, Monitor())
+    found = find_method("lc2").solve(problem, settings.options).displacement_voxel
+    finest = levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
+    deformed = select_model(pair, found, finest, options)[1].candidates[2]
+    spread = standard_error_mm(finest, found, pair.spacing_mm).flatten().numpy()
     difference = DisplacementField.from_voxel(found, pair.grid).displacement_mm
     difference = difference - case.truth.on_grid(pair.grid).displacement_mm
     error_mm = Volume(difference.norm(dim=-1)[None], pair.grid)
-    places = finest.patch_centres().round().long().reshape(-1, 3)
-    top = torch.tensor(pair.grid.itk_size) - 1
-    w, h, d = places.clamp(min=torch.zeros(3, dtype=torch.long), max=top).T
+    places = finest.places()[0].flatten(1).round().long()
+    top = torch.tensor(pair.grid.shape)[:, None] - 1
+    d, h, w = places.clamp(min=torch.zeros_like(top), max=top)
     at_patches = error_mm.data[0, d, h, w].numpy()
     weight = finest.shares().flatten()
     random = np.random.default_rng(0)
     chosen = random.choice(np.flatnonzero((weight > 0.3 * weight.max()).numpy()), SAMPLES)
-    inside = pair.fixed_weight[0, 0] > 0
+    inside = pair.fixed.weight[0, 0] > 0
     row = {
         "case": name,
         "shift mm": round(float(case.truth.on_grid(pair.grid).magnitude_mm()[inside].mean()), 2),
         "error mm": round(float(error_mm.data[0][inside].mean()), 2),
-        "improvement": round(deformable.improvement, 4),
-        "standard errors": round(deformable.significance, 1),
+        "improvement": round(deformed.improvement, 4),
+        "standard errors": round(deformed.significance, 1),
     }
     return Example(row, spread[chosen], at_patches[chosen])

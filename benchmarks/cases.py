@@ -24,8 +24,9 @@ from benchmarks import record
 from benchmarks.alignment import aligned
 from benchmarks.problem import MARGIN_VOXEL, Problem
 from MMRegCore import Volume, read_volume
-from MMRegCore.io import read_landmark_pairs
-from MMRegCore.ops import rotation_matrix
+from MMRegCore.io.landmarks import read_landmark_pairs
+from MMRegCore.ops import rotation_matrix, warp
+from MMRegCore.resampling import resample
 from MMRegCore.simulate import (
     Anatomy,
     BrainShiftSettings,
@@ -35,7 +36,6 @@ from MMRegCore.simulate import (
     simulate,
     smooth_random_field,
 )
-from MMRegCore.warp import resample, warp
 
 CACHE = record.ROOT / "build" / "accuracy"
 SPACING_MM = 0.8

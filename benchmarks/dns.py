@@ -2,8 +2,8 @@
 
 ``subjects``: T1 and T2 of different people, by label overlap; ``random``: the same people in random contrasts;
 ``contrasts``: T1 and T2 of one patient, by known truth; ``ultrasound``: MR onto simulated ultrasound, by known truth;
-``case24``: the real patient with the preset; ``chance``: what its choice was set on; ``sizes``: memory; ``landscape``
-and ``similarity``: figures, see `benchmarks.dns_figures`.
+``case24``: the real patient with the preset; ``chance``: what its model selection was set on; ``sizes``: memory;
+``landscape`` and ``similarity``: figures, see `benchmarks.dns_figures`.
 
 Every kind of descriptor goes through the same instance optimisation.  The preset ``dns-mr`` and `MIND_REGULARISATION`
 were set on the validation subjects 11 and 12, and on nothing that is measured here.  Rows are kept as soon as they are
@@ -32,8 +32,8 @@ from benchmarks.peers import PEERS
 from benchmarks.problem import Problem
 from benchmarks.subjects import SUBJECTS_KEY, Subject, dice_of, in_contrasts, subjects
 from MMRegCore import DisplacementField, SpatialTransform, Volume, write_volume
-from MMRegCore.preprocess import Prepared, prepare
-from MMRegCore.warp import warp
+from MMRegCore.ops import warp
+from MMRegCore.prepare import Prepared, prepare
 
 ROWS = record.RESULTS / "dns"
 Row = dict[str, Any]
@@ -134,8 +134,8 @@ def _write_subjects(part: str, rows: Iterable[Row], what: str) -> None:
 def _between_subjects(
     prepared: Prepared, fixed: Subject, moving: Subject, contrast: tuple[str, str]
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    still = torch.zeros(1, 3, *prepared.fixed.shape[2:])
-    found: dict[str, Callable[[], torch.Tensor]] = {"start": lambda: still}
+    zero = torch.zeros(1, 3, *prepared.grid.shape)
+    found: dict[str, Callable[[], torch.Tensor]] = {"start": lambda: zero}
     for how, kind in methods().items():
         found[how] = lambda kind=kind: kind.displacement(prepared)
     found["SyN MI"] = lambda: _syn(getattr(fixed, contrast[0]), getattr(moving, contrast[1]))
@@ -212,7 +212,7 @@ def onto_ultrasound() -> None:
             field = DisplacementField.from_voxel(displacement, prepared.grid)
             found = field.on_grid(problem.fixed.grid).displacement_mm
             error = (found - problem.truth.displacement_mm).norm(dim=-1)[problem.region]
-            folds = (field.jacobian_determinant()[prepared.fixed_weight[0, 0] > 0] <= 0).float().mean()
+            folds = (field.jacobian_determinant()[prepared.fixed.weight[0, 0] > 0] <= 0).float().mean()
             about = {"case": key, "of": case.name, "method": how, "version": version}
             rows[key] = about | error_row(error, folds)
             write_rows(path, rows)
@@ -223,7 +223,7 @@ def onto_ultrasound() -> None:
         "dns-ultrasound",
         table,
         f"MR onto simulated ultrasound of brains that no training saw ({'; '.join(sorted(names))}), from where "
-        "it lies, without rigid search, prior or choice: instance optimisation alone on different descriptors, at "
-        f"{_ULTRASOUND_SPACING_MM} mm. Error: distance from the known displacement over the cone.",
+        "it lies, without rigid search, prior or model selection: instance optimisation alone on different "
+        f"descriptors, at {_ULTRASOUND_SPACING_MM} mm. Error: distance from the known displacement over the cone.",
         "dns ultrasound",
     )

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ import numpy as np
 from benchmarks import record
 from benchmarks.calibration import make_case
 from MMRegCore import load_preset, read_volume, register
-from MMRegCore.io import read_landmark_pairs
+from MMRegCore.config import with_changes
+from MMRegCore.io.landmarks import read_landmark_pairs
 
 Row = dict[str, Any]
 _SIZES, _TRAINED = (192, 256), 192
 # Of `benchmarks.calibration.CASES`, those with a shift of at most 1.5 mm.
-_NEARLY_STILL = (0, 5, 22, 10, 16)
+_SMALL_SHIFTS = (0, 5, 22, 10, 16)
 
 
 def case24() -> None:
@@ -40,61 +40,63 @@ def case24() -> None:
     preset = load_preset("dns")
     found = {
         "dns": preset,
-        "dns, without choice": replace(preset, choice=replace(preset.choice, compete=False)),
+        "dns, without model selection": with_changes(preset, {"model_selection.enabled": False}),
     }
     for what, settings in found.items():
         result = register(fixed, moving, settings=settings, device="cpu")
-        choice = result.assessment.numbers.get("choice") or {}
+        quality = result.assessment.quality
         rows.append(
             {
                 "what": what,
                 **errors(result.transform.apply(at_fixed.points_ras)),
-                "chosen": choice.get("chosen"),
-                "folding voxels": result.assessment.numbers["jacobian_determinant"]["folding_voxels"],
-                "seconds": round(result.provenance["timings_s"]["total"], 1),
+                "selected": quality.model_selection and quality.model_selection.selected,
+                "folding voxels": quality.jacobian_determinant.folding_voxels,
+                "seconds": round(result.provenance.timings_s["total"], 1),
             }
         )
         print(rows[-1], flush=True)
     record.write(
         "dns-case24",
         rows,
-        "RESECT Case 24, T1 and FLAIR, preset dns: target registration error of 16 expert landmarks; 'without choice' "
-        "is the deformation as the method finds it, whatever the start.",
+        "RESECT Case 24, T1 and FLAIR, preset dns: target registration error of 16 expert landmarks; 'without model "
+        "selection' is the deformation as the method finds it.",
         "dns case24",
     )
 
 
 def chance() -> None:
-    """What the agreement gains when nearly nothing moved: what the preset's `choice.least_improvement` was set on."""
+    """How the similarity improves when nearly nothing moved: what `model_selection.least_improvement` was set on."""
     preset = load_preset("dns")
-    unopposed = replace(preset, choice=replace(preset.choice, compete=False))
+    unopposed = with_changes(preset, {"model_selection.enabled": False})
     rows = []
-    for number in _NEARLY_STILL:
+    for number in _SMALL_SHIFTS:
         name, case = make_case(number)
         fixed = case.fixed.with_mask(None)
-        chosen = register(fixed, case.moving, settings=preset, device="cpu")
-        choice = chosen.assessment.numbers["choice"]
+        result = register(fixed, case.moving, settings=preset, device="cpu")
+        selection = result.assessment.quality.model_selection
+        if selection is None:
+            raise RuntimeError("expected a model selection; got none")
         free = register(fixed, case.moving, settings=unopposed, device="cpu")
         points = fixed.grid.points_ras().reshape(-1, 3)[::997]
-        seen = (fixed.data[0].flatten()[::997] > 0).numpy()
+        inside = (fixed.data[0].flatten()[::997] > 0).numpy()
         there = points + case.truth.on_grid(fixed.grid).displacement_mm.reshape(-1, 3)[::997].numpy()
         results = {
             "start": points,
-            "chosen": chosen.transform.apply(points),
-            "deformable": free.transform.apply(points),
+            "selected": result.transform.apply(points),
+            "deformed": free.transform.apply(points),
         }
         errors = {
-            f"{what} mm": round(float(np.linalg.norm(got - there, axis=1)[seen].mean()), 2)
+            f"{what} mm": round(float(np.linalg.norm(got - there, axis=1)[inside].mean()), 2)
             for what, got in results.items()
         }
-        gained = {each["name"]: each["improvement"] for each in choice["candidates"]}
+        improvement = {candidate.name: candidate.improvement for candidate in selection.candidates}
         rows.append(
             {
                 "case": name,
                 **errors,
-                "improvement, rigid": round(gained["rigid"], 4),
-                "improvement, deformable": round(gained["deformable"], 4),
-                "chose": choice["chosen"],
+                "improvement, rigid": round(improvement["rigid"], 4),
+                "improvement, deformed": round(improvement["deformed"], 4),
+                "selected": selection.selected,
             }
         )
         print(rows[-1], flush=True)
@@ -102,7 +104,7 @@ def chance() -> None:
         "dns-chance",
         rows,
         "Preset dns on simulated cases of the calibration whose shift is at most 1.5 mm: mean error in the field of "
-        "view, and by how much the agreement improves.",
+        "view, and by how much the similarity improves.",
         "dns chance",
     )
 
@@ -112,9 +114,8 @@ def sizes() -> None:
     rows = []
     for size in _SIZES:
         script = (
-            "import torch; from MMRegCore.features.dns import dns; "
-            "from MMRegCore.networks.weights import load_network; "
-            f"dns(torch.rand(1, 1, {size}, {size}, {size}), load_network('masrnet'))"
+            "import torch; from MMRegCore.similarity.descriptors.dns import Dns; "
+            f"image = torch.rand(1, 1, {size}, {size}, {size}); Dns().encode_moving(image, torch.ones_like(image))"
         )
         rows.append({"what": f"{size}³ described", **_cost([sys.executable, "-c", script])})
         print(rows[-1], flush=True)
@@ -126,12 +127,12 @@ def sizes() -> None:
             shutil.copyfile(labels, folder / "labels.nii.gz")
         settings = ("training.steps=1", "training.precision=mixed", "validation_pairs=1", "neighbours=1")
         command = [sys.executable, "-m", "MMRegCore", "train", "masr-net", "--device", "cpu", "--data", scratch]
-        command += ["--output", f"{scratch}/run", "--set", f"views.crop_voxel={_TRAINED}", *settings]
+        command += ["--output", f"{scratch}/run", "--set", f"patches.crop_voxel={_TRAINED}", *settings]
         rows.append({"what": f"{_TRAINED}³ twice, one step of training and a validation", **_cost(command)})
     record.write(
         "dns-sizes",
         rows,
-        "Descriptors of MASR-Net of a whole volume, and a training on pairs of that size: 8196 places and their "
+        "Descriptors of MASR-Net of a whole volume, and a training on pairs of that size: 8196 points and their "
         "neighbours, mixed precision. On one thread of a CPU.",
         "dns sizes",
     )

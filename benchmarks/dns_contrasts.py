@@ -10,11 +10,13 @@ import torch
 
 from benchmarks import record
 from benchmarks.accuracy import read_rows, write_rows
-from benchmarks.dns_descriptors import Descriptors, error_row, error_table, evidence_around, methods, version_of
+from benchmarks.dns_descriptors import Descriptors, error_row, error_table, foreground_around, methods, version_of
 from MMRegCore import DisplacementField, Volume, read_volume
-from MMRegCore.preprocess import Prepared, on_grid
+from MMRegCore.ops import warp
+from MMRegCore.prepare import Prepared
+from MMRegCore.resampling import resample_smoothed
 from MMRegCore.simulate import smooth_random_field
-from MMRegCore.warp import warp
+from MMRegCore.volume import Channel
 
 _PATIENTS = {
     "open_ms 07": ("open_ms", "patient07_T1.nii.gz", "patient07_T2.nii.gz"),
@@ -30,7 +32,7 @@ def between_contrasts() -> None:
     path = record.RESULTS / "dns" / "contrasts.jsonl"
     rows = read_rows(path)
     for name, prepared, truth in _cases():
-        brain = prepared.fixed[0, 0] > 1e-3
+        brain = prepared.fixed.image[0, 0] > 1e-3
         for how, kind in {"start": None, **_methods()}.items():
             key, version = f"{name}, {how}", _SMOOTHER if how == _SMOOTHER else version_of(how)
             if rows.get(key, {}).get("version") == version:
@@ -66,11 +68,12 @@ def _cases() -> Iterator[tuple[str, Prepared, DisplacementField]]:
         t1, t2 = (_coarse(record.data_folder(folder) / file) for file in files)
         truth = smooth_random_field(t1.grid, _AMPLITUDE_MM, _WAVELENGTH_MM, seed=seed)
         deformed = warp(t1.data[None], truth.to_voxel(), padding_mode="zeros")
-        weight = evidence_around(deformed > 1e-3)
-        yield name, Prepared(t1.grid, deformed, weight, (t2.data[None],), (torch.ones_like(weight),)), truth
+        weight = foreground_around(deformed > 1e-3)
+        moving = Channel(t2.data[None], torch.ones_like(weight))
+        yield name, Prepared(t1.grid, Channel(deformed, weight), (moving,)), truth
 
 
 def _coarse(path: Path) -> Volume:
     volume = read_volume(path)
-    grid = volume.grid.upright(_SPACING_MM)
-    return Volume(on_grid(volume, grid), grid)
+    grid = volume.grid.axis_aligned(_SPACING_MM)
+    return Volume(resample_smoothed(volume, grid), grid)

@@ -1,4 +1,4 @@
-"""Two figures of the paper, remade: where a descriptor finds its like, and how the cost rises with a rotation."""
+"""Two figures of the paper, remade: where a descriptor finds its match, and how the cost rises with a rotation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from benchmarks import record
 from benchmarks.dns_descriptors import methods, subject_pair
 from benchmarks.subjects import subjects
-from MMRegCore.features.smoothing import gaussian_smoothed
-from MMRegCore.ops import rotation_matrix
-from MMRegCore.preprocess import Prepared
-from MMRegCore.similarity import normalised_mutual_information
-from MMRegCore.warp import sample, voxel_coordinates
+from MMRegCore.ops import identity_positions, rotation_matrix, sample
+from MMRegCore.prepare import Prepared
+from MMRegCore.similarity.nmi import Nmi
+from MMRegCore.volume import Channel
 
 ANGLES_DEG = (-20.0, -15.0, -10.0, -6.0, -3.0, 0.0, 3.0, 6.0, 10.0, 15.0, 20.0)
 AXES = {"left-right": (1.0, 0.0, 0.0), "down-up": (0.0, 0.0, 1.0)}
@@ -23,17 +22,17 @@ _DPI = 110
 
 
 def similarity() -> None:
-    """``docs/dns-similarity.png``: how alike every place of a T2 is to one place of the T1 (the paper's Fig. 4)."""
+    """``docs/dns-similarity.png``: similarity of every point of a T2 to one point of the T1 (the paper's Fig. 4)."""
     subject = subjects("test")[0]
     prepared = subject_pair(subject, subject, ("t1", "t2"))
-    d, h, w = place = _middle_of(subject.labels.data[0], 17)
-    images = [("T1, the place", prepared.fixed[0, 0, d], "gray"), ("T2", prepared.moving[0][0, 0, d], "gray")]
+    d, h, w = point = _middle_of(subject.labels.data[0], 17)
+    images = [
+        ("T1, the point", prepared.fixed.image[0, 0, d], "gray"),
+        ("T2", prepared.moving[0].image[0, 0, d], "gray"),
+    ]
     for name, kind in methods().items():
-        one = gaussian_smoothed(kind.describe(prepared.fixed, prepared.fixed_weight), kind.settings.smoothing_voxel)
-        two = gaussian_smoothed(
-            kind.describe(prepared.moving[0], prepared.moving_weight[0]), kind.settings.smoothing_voxel
-        )
-        here = one[(slice(None), slice(None), *place)][..., None, None]
+        one, two = kind.smoothed(prepared.fixed), kind.smoothed(prepared.moving[0])
+        here = one[(slice(None), slice(None), *point)][..., None, None]
         like = torch.nn.functional.cosine_similarity(here, two[:, :, d], dim=1)[0]
         if not kind.unit:  # MIND is compared by distance
             like = -(here - two[:, :, d]).square().sum(dim=1)[0]
@@ -55,11 +54,11 @@ def landscape() -> None:
     """``docs/dns-landscape.png`` and ``results/dns-landscape``: cost of a T2 turned over its T1 (paper, Fig. 13)."""
     subject = subjects("test")[0]
     prepared = subject_pair(subject, subject, ("t1", "t2"))
-    inside = (subject.labels.data[None] > 0).expand_as(prepared.fixed)
+    inside = (subject.labels.data[None] > 0).expand_as(prepared.fixed.image)
     costs = _costs(prepared, inside)
     rows, curves = [], {}
     for axis, direction in AXES.items():
-        turned = {angle: _turned(prepared.moving[0], direction, angle) for angle in ANGLES_DEG}
+        turned = {angle: _turned(prepared.moving[0].image, direction, angle) for angle in ANGLES_DEG}
         for name, cost in costs.items():
             values = np.array([cost(image) for image in turned.values()])
             curves[axis, name] = (values - values.min()) / (values.max() - values.min())
@@ -85,18 +84,17 @@ def landscape() -> None:
 
 def _costs(prepared: Prepared, inside: torch.Tensor) -> dict[str, Callable[[torch.Tensor], float]]:
     found: dict[str, Callable[[torch.Tensor], float]] = {
-        "NMI": lambda image: -float(normalised_mutual_information(prepared.fixed, image, inside))
+        "NMI": lambda image: -float(Nmi(window_bins=0).mean(prepared.fixed.image, image, inside))
     }
-    everywhere = torch.ones_like(prepared.fixed)
+    everywhere = torch.ones_like(prepared.fixed.image)
     for name, kind in methods().items():
         if name not in ("MIND", "DNS"):
             continue
         # Compared as a whole image is: the edge of the brain counts on both sides.
-        sigma = kind.settings.smoothing_voxel
-        fixed = gaussian_smoothed(kind.describe(prepared.fixed, everywhere), sigma)
+        fixed = kind.smoothed(Channel(prepared.fixed.image, everywhere))
 
-        def cost(image: torch.Tensor, kind=kind, fixed=fixed, sigma=sigma) -> float:  # noqa: ANN001
-            moving = gaussian_smoothed(kind.describe(image, everywhere), sigma)
+        def cost(image: torch.Tensor, kind=kind, fixed=fixed) -> float:  # noqa: ANN001
+            moving = kind.smoothed(Channel(image, everywhere))
             if kind.unit:
                 return -float(torch.nn.functional.cosine_similarity(fixed, moving, dim=1)[inside[:, 0]].mean())
             return float((fixed - moving).square().sum(dim=1)[inside[:, 0]].mean())
@@ -106,11 +104,12 @@ def _costs(prepared: Prepared, inside: torch.Tensor) -> dict[str, Callable[[torc
 
 
 def _turned(image: torch.Tensor, direction: tuple[float, float, float], degrees: float) -> torch.Tensor:
-    """An image about its middle; the grid's axes (w, h, d) run along RAS."""
+    """An image about its middle; the grid's axes (d, h, w) run along S, A and R."""
     shape = tuple(image.shape[2:])
-    middle = (torch.tensor(shape[::-1]) - 1) / 2
-    matrix = torch.from_numpy(rotation_matrix(np.radians(degrees) * np.array(direction))).float()
-    return sample(image, (voxel_coordinates(shape) - middle) @ matrix.T + middle, padding_mode="zeros")
+    middle = ((torch.tensor(shape) - 1) / 2).reshape(3, 1, 1, 1)
+    matrix = torch.from_numpy(rotation_matrix(np.radians(degrees) * np.array(direction))).float().flip(0, 1)
+    centred = identity_positions(shape) - middle
+    return sample(image, torch.einsum("ij,bjdhw->bidhw", matrix, centred) + middle, padding_mode="zeros")
 
 
 def _judged(values: np.ndarray) -> dict[str, object]:

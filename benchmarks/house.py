@@ -46,9 +46,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 _NOTES = (
-    "Largest and mean distance between the transforms of two checkouts, at 500 points of the ultrasound and 8 points 50 mm "
-    "around it; wall seconds and peak memory of whole processes, medians. 'converged' lets the deformable refinement run "
-    "until nothing changes: what is left at the usual tolerance is where rounding stops it."
+    "Largest and mean distance between the transforms of two checkouts, at 500 points of the ultrasound and 8 points "
+    "50 mm around it; wall seconds and peak memory of whole processes, medians. 'converged' lets the deformable "
+    "refinement run until nothing changes: what is left at the usual tolerance is where rounding stops it."
 )
 
 

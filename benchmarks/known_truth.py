@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import record
 from MMRegCore import DisplacementField, Volume, read_volume, register
+from MMRegCore.ops import warp
 from MMRegCore.simulate import smooth_random_field
-from MMRegCore.warp import warp
 
 AMPLITUDE_MM = 8.0
 # Shortest wave of the field: as smooth as brain shift, and harder than that.
@@ -51,6 +51,6 @@ def _measured(
         "95 % after mm": round(float(after.kthvalue(int(0.95 * len(after))).values), 2),
         "max before mm": round(float(before.max()), 2),
         "max after mm": round(float(after.max()), 2),
-        "folding voxels": result.assessment.numbers["jacobian_determinant"]["folding_voxels"],
-        "seconds": round(result.provenance["timings_s"]["total"], 1),
+        "folding voxels": result.assessment.quality.jacobian_determinant.folding_voxels,
+        "seconds": round(result.provenance.timings_s["total"], 1),
     }

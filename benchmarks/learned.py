@@ -6,6 +6,7 @@ in docs/learned.md.  What is measured here reads the weights and curves that the
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,24 +20,23 @@ import torch
 
 from benchmarks import record
 from benchmarks.accuracy import read_rows, write_rows
-from benchmarks.dns_descriptors import evidence_around
+from benchmarks.dns_descriptors import foreground_around
 from benchmarks.dns_descriptors import methods as descriptors
 from benchmarks.subjects import Subject, dice_of, subjects, template
 from MMRegCore import Monitor
-from MMRegCore.config import InstanceSettings, LearnedSettings
-from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MultiPropSettings
-from MMRegCore.features.mind import mind_ssc
-from MMRegCore.methods import learned as method
-from MMRegCore.networks.gradient_guided import GradientGuided
-from MMRegCore.networks.lapirn import LapIrn
-from MMRegCore.networks.multiprop import MultiProp
-from MMRegCore.networks.weights import load_network, with_channels_together
-from MMRegCore.optimisation.instance import optimise_instance, pool
-from MMRegCore.preprocess import Prepared
-from MMRegCore.training.loop import LAST
-from MMRegCore.training.losses import jacobian_determinant
-from MMRegCore.volume import Volume
-from MMRegCore.warp import warp
+from MMRegCore.methods import network as method
+from MMRegCore.methods.protocol import Problem
+from MMRegCore.networks import find_network
+from MMRegCore.networks.weights import channels_last, load_network, read_card
+from MMRegCore.ops import avg_pool, jacobian_determinant, warp
+from MMRegCore.optimisation.instance import refine_field
+from MMRegCore.optimisation.settings import InstanceSettings
+from MMRegCore.prepare import Prepared
+from MMRegCore.runtime import GIB
+from MMRegCore.search.sampled import Levels
+from MMRegCore.similarity.descriptors.mind import mind_ssc
+from MMRegCore.training.engine.loop import LAST
+from MMRegCore.volume import Channel, Volume
 
 TRAINED = record.ROOT / "build" / "learned"
 CURVES = record.RESULTS / "learned"
@@ -98,16 +98,13 @@ def accuracy() -> None:
 
 def speed() -> None:
     """Seconds for one pair of 160×192×160 on this CPU, in both precisions: ``results/learned-speed``."""
-    networks: dict[str, torch.nn.Module] = {
-        "multiprop, default": MultiProp(MultiPropSettings()),
-        "gradient-guided, default": GradientGuided(GradientGuidedSettings()),
-        "lapirn, default": LapIrn(LapIrnSettings()),
-    }
+    classes = [find_network(name) for name in ("multiprop", "gradient-guided", "lapirn")]
+    networks = {f"{network.name}, default": network(network.settings_class()) for network in classes}
     apart_mm = {}
     first, second = next(pairs_with_template())
     prepared = _prepared(first.t1, second.t2)
     for name, path, architecture in _weights():
-        networks[f"{name}, as trained"] = load_network(path, architecture=architecture)
+        networks[f"{name}, as trained"] = load_network(path, find_network(architecture))
         fields = [network_of(path, architecture, precision)(prepared) for precision in ("float32", "mixed")]
         away_mm = (fields[0] - fields[1]).norm(dim=1) * float(prepared.grid.spacing_mm[0])
         apart_mm[f"{name}, as trained"] = round(float(away_mm.mean()), 3)
@@ -116,7 +113,7 @@ def speed() -> None:
     rows = []
     for name, built in networks.items():
         row: dict[str, Any] = {"network": name, "parameters": sum(p.numel() for p in built.parameters())}
-        network = with_channels_together(built.eval())
+        network = channels_last(built.eval())
         for precision in ("float32", "mixed"):
             with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "mixed"):
                 network(fixed[..., :32, :32, :32], moving[..., :32, :32, :32])
@@ -146,11 +143,11 @@ def _subject_seconds(pair: Prepared, repeats: int = 5) -> dict[str, float]:
     kinds: dict[str, Field] = {"instance optimisation on DNS": _on_dns}
     path = TRAINED / "lapirn-descriptors" / LAST
     if path.exists():
-        network = with_channels_together(load_network(path, architecture="lapirn"))
+        network = load_network(path, find_network("lapirn"))
 
         def once(pair: Prepared) -> torch.Tensor:
             with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-                displacement: torch.Tensor = network(pair.fixed, pair.moving[0])
+                displacement: torch.Tensor = network(pair.fixed.image, pair.moving[0].image)
             return displacement
 
         kinds["lapirn-descriptors"] = once
@@ -190,9 +187,9 @@ def pairs_with_template(split: Literal["validation", "test"] = "test") -> Iterat
 
 
 def _prepared(fixed: Volume, moving: Volume) -> Prepared:
-    """On the subjects' own grid, everything is evidence: what is around the brain is empty in both."""
-    everywhere = torch.ones_like(fixed.data)[None]
-    return Prepared(fixed.grid, fixed.data[None], everywhere, (moving.data[None],), (everywhere,))
+    """On the subjects' own grid, everything is foreground: what is around the brain is empty in both."""
+    one, two = (Channel(volume.data[None], torch.ones_like(volume.data)[None]) for volume in (fixed, moving))
+    return Prepared(fixed.grid, one, (two,))
 
 
 def measured(field: Field, pairs: list[tuple[Subject, Subject]]) -> dict[str, Any]:
@@ -205,7 +202,7 @@ def measured(field: Field, pairs: list[tuple[Subject, Subject]]) -> dict[str, An
         scores["seconds"].append(time.perf_counter() - start)
         warped = warp(moving.labels.data[None], displacement, mode="nearest")[0, 0].round()
         scores["Dice"].append(float(np.nanmean(list(dice_of(warped, fixed.labels.data[0]).values()))))
-        scores["folds"].append(float((jacobian_determinant(displacement) <= 0).sum()))
+        scores["folds"].append(float((jacobian_determinant(displacement, "forward") <= 0).sum()))
         spacing_mm = float(fixed.labels.grid.spacing_mm[0])
         scores["ASD mm"].append(surface_distance_mm(warped, fixed.labels.data[0], spacing_mm))
     digits = {"Dice": 4, "ASD mm": 3, "folds": 1, "seconds": 2}
@@ -234,37 +231,31 @@ def _distance_map(surface: np.ndarray) -> sitk.Image:
 
 def network_of(path: Path, architecture: str, precision: Literal["auto", "float32", "mixed"] = "auto") -> Field:
     """A trained network as a method."""
-    settings = LearnedSettings(weights=str(path), precision=precision)
-    return lambda pair: method.learned(pair, architecture, settings, "mean", Monitor()).displacement_voxel
+    settings = method.NetworkSettings(architecture=architecture, weights=str(path), precision=precision)
+    return lambda pair: method.solve(Problem(pair, Levels(pair), 2 * GIB, Monitor()), settings).displacement_voxel
 
 
 def _refined(field: Field) -> Field:
     def refined(pair: Prepared) -> torch.Tensor:
-        fixed, moving = (pool(mind_ssc(image, radius=1, dilation=1), 2) for image in (pair.fixed, pair.moving[0]))
-        return optimise_instance(fixed, [moving], field(pair).detach(), _INSTANCE)
+        channels = (pair.fixed, pair.moving[0])
+        fixed, moving = (avg_pool(mind_ssc(channel.image, radius=1, dilation=1), 2) for channel in channels)
+        return refine_field(fixed, [moving], field(pair).detach(), _INSTANCE)
 
     return refined
 
 
 def _on_dns(pair: Prepared) -> torch.Tensor:
-    """The preset dns-mr, evidence being the brain and a rim around it."""
-    weight = evidence_around(pair.fixed > 0)
-    return descriptors()["DNS"].displacement(replace(pair, fixed_weight=weight))
+    """The preset dns-mr, the foreground being the brain and a rim around it."""
+    fixed = replace(pair.fixed, weight=foreground_around(pair.fixed.image > 0))
+    return descriptors()["DNS"].displacement(replace(pair, fixed=fixed))
 
 
 def _unconstrained(path: Path) -> Field:
     """The same weights, velocities taken for displacements: what integration is good for."""
-
-    def field(pair: Prepared) -> torch.Tensor:
-        def load(name: str, *, architecture: str) -> torch.nn.Module:
-            network = load_network(name, architecture=architecture)
-            network.settings = replace(network.settings, diffeomorphic=False)  # type: ignore[arg-type, type-var]
-            return network
-
-        original, method.load_network = method.load_network, load  # type: ignore[assignment]
-        try:
-            return network_of(path, "multiprop")(pair)
-        finally:
-            method.load_network = original
-
-    return field
+    card = read_card(path)
+    card["settings"]["diffeomorphic"] = False
+    copy = path.parent / "unconstrained" / path.name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, copy)
+    copy.with_suffix(".json").write_text(json.dumps(card), encoding="utf-8")
+    return network_of(copy, "multiprop")

@@ -13,7 +13,7 @@ import torch
 
 from MMRegCore import DisplacementField, SpatialTransform, Volume, read_volume, write_transform, write_volume
 from MMRegCore.geometry import Array
-from MMRegCore.warp import resample
+from MMRegCore.resampling import resample
 
 # MR around the ultrasound's grid, so that no shift brings in a place where it has been cut off.
 MARGIN_VOXEL = 15

@@ -19,17 +19,17 @@ from MMRegCore import Grid, Monitor, Volume, write_volume
 from MMRegCore.cli.interrupts import cancel_on_signals
 from MMRegCore.cli.screen import make_screen
 from MMRegCore.networks.weights import read_card
+from MMRegCore.resampling import resample
 from MMRegCore.simulate import BrainShiftSettings, anatomy_from_labels, simulate, with_contrasts
 from MMRegCore.simulate.anatomy import cropped
-from MMRegCore.training.checkpoint import CHECKPOINT
-from MMRegCore.training.loop import BEST, CURVES, LAST
-from MMRegCore.training.registry import find_training, read_settings
+from MMRegCore.training.data.patches import ULTRASOUND
+from MMRegCore.training.engine.checkpoint import CHECKPOINT
+from MMRegCore.training.engine.loop import BEST, CURVES, LAST
+from MMRegCore.training.recipes import find_recipe, read_settings
 from MMRegCore.training.run import run_training
-from MMRegCore.training.views import ULTRASOUND
-from MMRegCore.warp import resample
 
 DATA = record.ROOT / "build" / "masr-net-data"
-# Places from everywhere first; then, begun with the best of that, places among their neighbours too.
+# Sample points from everywhere first; then, with the best of these weights, points among their neighbours too.
 FIRST, SECOND = (record.ROOT / "build" / name for name in ("masr-net", "masr-net-near"))
 WEIGHTS = record.ROOT / "MMRegCore" / "weights"
 
@@ -57,7 +57,7 @@ def train_masr_net() -> None:
     monitor = Monitor(make_screen(as_json=False))
     with cancel_on_signals(monitor):
         for run in (FIRST, SECOND):
-            settings = read_settings(find_training("masr-net"), Path(__file__).with_name(f"{run.name}.json"))
+            settings = read_settings(find_recipe("masr-net"), Path(__file__).with_name(f"{run.name}.json"))
             if (run / LAST).exists() and read_card(run / LAST)["steps"] == settings.training.steps:
                 continue
             resume = (run / CHECKPOINT).exists()

@@ -1,4 +1,4 @@
-"""How well descriptors tell places apart across modalities: MIND, and MASR-Net before and after its training."""
+"""How well descriptors distinguish points across modalities: MIND, and MASR-Net before and after its training."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from benchmarks import record
 from benchmarks.subjects import SPLITS, label_map, subjects
 from MMRegCore import Volume, read_volume
-from MMRegCore.features.mind import mind_ssc
 from MMRegCore.networks.intensity import unit_range
-from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
 from MMRegCore.networks.weights import load_network
+from MMRegCore.resampling import resample
+from MMRegCore.similarity.descriptors.mind import mind_ssc
 from MMRegCore.simulate import BrainShiftSettings, anatomy_from_labels, simulate, with_contrasts
-from MMRegCore.training.contrastive import at_places, foreground_places, retrieval
-from MMRegCore.warp import resample
+from MMRegCore.training.recipes.contrastive import at_points, foreground_points, retrieval
 
-PLACES = 2048
+POINTS = 2048
 # Cubes cut out of every pair, and their size.
 CUBES, CUBE_VOXEL = 2, 56
 # The cube of the second image lies elsewhere, or a network could find its way by the distance from the border.
@@ -41,8 +41,8 @@ class Pair:
 def main() -> None:
     """Write ``results/retrieval``."""
     torch.manual_seed(0)
-    untrained = MasrNet().eval()
-    trained = load_network("masrnet")
+    untrained = MasrNet(MasrNetSettings()).eval()
+    trained = load_network("masrnet", MasrNet)
     methods: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "MIND-SSC": mind_ssc,
         "MASR-Net, untrained": untrained,
@@ -59,9 +59,9 @@ def main() -> None:
         for kind, found in scores.items()
     ]
     notes = (
-        f"Share of {PLACES} places in the foreground of a cube of {CUBE_VOXEL}³ voxels whose most similar place in the "
-        f"other image is the right one; {100 / PLACES:.2f} % by chance. The cubes of the two images are cut out 5 to 7 "
-        "voxels apart, so that their borders tell nothing. None of these subjects was trained on."
+        f"Fraction of {POINTS} points in the foreground of a cube of {CUBE_VOXEL}³ voxels whose most similar point in "
+        f"the other image is the right one; {100 / POINTS:.2f} % by chance. The cubes of the two images are cut out 5 "
+        "to 7 voxels apart, so that their borders tell nothing. None of these subjects was trained on."
     )
     record.write("retrieval", rows, notes)
 
@@ -73,17 +73,17 @@ def _scores(pair: Pair, method: Callable[[torch.Tensor], torch.Tensor], compare:
         start = _start(pair.foreground, stream)
         moved = [s + o for s, o in zip(start, OFFSET_VOXEL, strict=True)]
         common = _box(moved, [CUBE_VOXEL - o for o in OFFSET_VOXEL])
-        places = foreground_places(pair.foreground[common], PLACES, stream)
+        points = foreground_points(pair.foreground[common], POINTS, stream)
         with torch.no_grad():
             one = method(pair.first[(..., *_box(start))])[(..., *(slice(o, None) for o in OFFSET_VOXEL))]
             two = method(pair.second[(..., *_box(moved))])[(..., *(slice(CUBE_VOXEL - o) for o in OFFSET_VOXEL))]
-        described = (at_places(one, places), at_places(two, places))
-        found.append(retrieval(*described, compare="distance" if compare == "distance" else "angle"))
+        descriptors = (at_points(one, points), at_points(two, points))
+        found.append(retrieval(*descriptors, compare="distance" if compare == "distance" else "angle"))
     return found
 
 
 def _start(foreground: torch.Tensor, stream: torch.Generator) -> list[int]:
-    """The corner of a cube about a place of the foreground, moved so far that it and its neighbour fit."""
+    """The corner of a cube about a voxel of the foreground, moved so far that it and its neighbour fit."""
     inside = foreground.nonzero()
     middle = inside[int(torch.randint(len(inside), (), generator=stream))].tolist()
     room = [n - CUBE_VOXEL - o for n, o in zip(foreground.shape, OFFSET_VOXEL, strict=True)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import record
 from MMRegCore.geometry import Array
-from MMRegCore.io import read_landmark_pairs
+from MMRegCore.io.landmarks import read_landmark_pairs
 from MMRegCore.simulate import BrainShiftSettings, Cone, ConeSettings, Probe, draw_brain_shift
 
 SIMULATED_CASES = 100

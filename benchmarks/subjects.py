@@ -21,13 +21,13 @@ import torch.nn.functional as F
 
 from benchmarks import record
 from MMRegCore import Grid, Volume, read_volume, write_volume
+from MMRegCore.evaluate.overlap import dice
 from MMRegCore.io.volumes import itk_image, volume_from_itk
 from MMRegCore.ops import gaussian_blur
-from MMRegCore.similarity import dice
+from MMRegCore.resampling import resample
 from MMRegCore.simulate.mr import FREESURFER_LABELS
 from MMRegCore.simulate.noise import random_stream, smooth_noise, white_noise
-from MMRegCore.training.synthesis import synthetic_contrast
-from MMRegCore.warp import resample
+from MMRegCore.training.data.synthesis import synthetic_contrast
 
 CACHE = record.ROOT / "build" / "subjects"
 # Changes with what the subjects are made of.
@@ -37,7 +37,7 @@ SPLITS: dict[str, tuple[int, ...]] = {
     "validation": (11, 12),
     "test": (13, 14, 15, 16),
 }
-# The training subject that all are brought to; its head is upright.
+# The training subject that all are brought to; its head is axis-aligned.
 TEMPLATE = 2
 SPACING_MM = 2.0
 SHAPE = (80, 96, 80)

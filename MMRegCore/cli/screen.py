@@ -81,7 +81,7 @@ class JsonScreen(Screen):
     _stage = ""
 
     def __call__(self, stage: str, fraction: float) -> None:
-        """Tell how far the run is; a new stage is always told."""
+        """Tell how far the run is; a new stage is always shown."""
         if stage != self._stage:
             self._stage, self._shown_s = stage, -float("inf")
         super().__call__(stage, fraction)

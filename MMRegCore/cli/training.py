@@ -16,9 +16,9 @@ _CANCELLED = 3
 def train(arguments: argparse.Namespace, screen: Screen) -> int | None:
     """Train a network, or show the settings of its training."""
     from MMRegCore.settings import as_text, describe, with_changes
-    from MMRegCore.training.registry import find_training, read_settings
+    from MMRegCore.training.recipes import find_recipe, read_settings
 
-    settings = with_changes(read_settings(find_training(arguments.name), arguments.config), changes_from(arguments.set))
+    settings = with_changes(read_settings(find_recipe(arguments.name), arguments.config), changes_from(arguments.set))
     if arguments.show:
         print("\n".join(f"{shown.key} = {as_text(shown.default)}\n    {shown.help}" for shown in describe(settings)))
         return None

@@ -29,7 +29,7 @@ class Problem:
     memory_bytes : int
         What the run may use.
     monitor : Monitor
-        Told of progress; can cancel.
+        Takes progress; can cancel.
     """
 
     prepared: Prepared

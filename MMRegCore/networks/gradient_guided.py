@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from MMRegCore.config.networks import GradientGuidedSettings
-from MMRegCore.networks.blocks import Conv, doubled
-from MMRegCore.networks.flow import cropped_to, halved, nearly_constant, padded_to, precise
+from MMRegCore.errors import InputError
+from MMRegCore.networks.blocks import Conv, avg_pool2, crop_to, init_small, pad_to_multiple, to_float32, upsample2
+from MMRegCore.networks.protocol import RegistrationNetwork, RegistrationNetworkSettings
+from MMRegCore.settings import as_text, setting
 
 
-class GradientGuided(nn.Module):
-    """An image branch, a branch on gradient maps, and the fusion of their fields."""
+@dataclass(frozen=True)
+class GradientGuidedSettings(RegistrationNetworkSettings):
+    """Two VoxelMorph branches, on images and on their gradient maps, and how their displacements are fused."""
+
+    fusion: Literal["gated", "average", "image"] = setting(
+        "gated", help="'image' has no gradient branch; it is there for comparison."
+    )
+    encoder: tuple[int, ...] = setting(
+        (16, 32, 32, 32), help="Channels of the convolutions of a branch on the way down.", minimum=1, maximum=256
+    )
+    decoder: tuple[int, ...] = setting(
+        (32, 32, 32, 32), help="Channels of its convolutions on the way up.", minimum=1, maximum=256
+    )
+    refinement: tuple[int, ...] = setting(
+        (8, 8, 8), help="Channels of those at full resolution, before the displacement.", minimum=1, maximum=256
+    )
+
+    def check_together(self) -> None:
+        """Raise `InputError` unless there are as many steps up as down."""
+        if len(self.encoder) != len(self.decoder):
+            raise InputError(
+                f"expected as many decoder as encoder convolutions; got {as_text(self.decoder)} for "
+                f"{as_text(self.encoder)}"
+            )
+
+
+class GradientGuided(RegistrationNetwork):
+    """An image branch, a branch on gradient maps, and the fusion of their displacements."""
+
+    name = "gradient-guided"
+    settings_class = GradientGuidedSettings
 
     def __init__(self, settings: GradientGuidedSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.image_branch = VoxelMorph(settings.encoder, settings.decoder, settings.refinement)
-        self.gradient_branch: VoxelMorph | None = None
-        if settings.fusion != "image":
-            self.gradient_branch = VoxelMorph(settings.encoder, settings.decoder, settings.refinement)
+        super().__init__(settings)
+        self.image_branch = VoxelMorph(settings)
+        self.gradient_branch = VoxelMorph(settings) if settings.fusion != "image" else None
         self.gate = GatedFusion() if settings.fusion == "gated" else None
 
-    def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        """The displacement between two images in [0, 1].
-
-        Parameters
-        ----------
-        fixed, moving : Tensor, (B, 1, D, H, W)
-
-        Returns
-        -------
-        Tensor, (B, 3, D, H, W)
-            Components (d, h, w) in voxels, pull convention.
-        """
+    def predict(self, fixed: torch.Tensor, moving: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """(B, 3, D, H, W): the fused displacement in voxels."""
         return self.fields(fixed, moving)[0]
 
     def fields(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -58,7 +78,7 @@ class GatedFusion(nn.Module):
         self.gates = Conv(6, 6, active=False)
         self.bottleneck = nn.Conv3d(6, 3, 1)
         # At first the mean of both: gates half open, fields added.
-        nearly_constant(self.gates.convolution)
+        init_small(self.gates.convolution)
         with torch.no_grad():
             self.bottleneck.weight.copy_(torch.eye(3).repeat(1, 2).reshape(3, 6, 1, 1, 1))
         if self.bottleneck.bias is not None:
@@ -67,40 +87,39 @@ class GatedFusion(nn.Module):
     def forward(self, by_image: torch.Tensor, by_gradient: torch.Tensor) -> torch.Tensor:
         """Two displacements (B, 3, D, H, W) to one."""
         both = torch.cat([by_image, by_gradient], dim=1)
-        return precise(self.bottleneck(torch.sigmoid(self.gates(both)) * both))
+        return to_float32(self.bottleneck(torch.sigmoid(self.gates(both)) * both))
 
 
 class VoxelMorph(nn.Module):
     """A U-Net from two images to a displacement (Balakrishnan et al. 2019)."""
 
-    def __init__(self, encoder: tuple[int, ...], decoder: tuple[int, ...], refinement: tuple[int, ...]) -> None:
+    def __init__(self, settings: GradientGuidedSettings) -> None:
         super().__init__()
+        encoder, decoder, refinement = settings.encoder, settings.decoder, settings.refinement
         self.down = nn.ModuleList(Conv(a, b) for a, b in pairwise((2, *encoder)))
-        # On the way up each convolution takes what came from below and what was there on the way down.
-        below, beside = (encoder[-1], *decoder), (0, *encoder[-2::-1])
-        self.up = nn.ModuleList(Conv(a + b, c) for a, b, c in zip(below, beside, decoder, strict=False))
+        # On the way up each convolution takes the level below and the skip connection of its own level.
+        below, skipped = (encoder[-1], *decoder), (0, *encoder[-2::-1])
+        self.up = nn.ModuleList(Conv(a + b, c) for a, b, c in zip(below, skipped, decoder, strict=False))
         self.refine = nn.Sequential(*(Conv(a, b) for a, b in pairwise((decoder[-1] + 2, *refinement))))
         self.flow = Conv(refinement[-1], 3, active=False)
-        nearly_constant(self.flow.convolution)
+        init_small(self.flow.convolution)
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Two images (B, 1, D, H, W) to a displacement (B, 3, D, H, W) in voxels."""
-        pair = torch.cat([fixed, moving], dim=1)
-        volume = padded_to(pair, 2 ** len(self.down))
-        beside = [volume]
+        levels = [pad_to_multiple(torch.cat([fixed, moving], dim=1), 2 ** len(self.down))]
         for convolution in self.down:
-            beside.append(convolution(halved(beside[-1])))
-        volume = self.up[0](beside[-1])
-        for convolution, skipped in zip(self.up[1:], beside[-2:0:-1], strict=True):
-            volume = convolution(torch.cat([doubled(volume), skipped], dim=1))
+            levels.append(convolution(avg_pool2(levels[-1])))
+        volume = self.up[0](levels[-1])
+        for convolution, skipped in zip(self.up[1:], levels[-2:0:-1], strict=True):
+            volume = convolution(torch.cat([upsample2(volume), skipped], dim=1))
         # In the precision of the features, or all of them would take on that of the images.
-        volume = doubled(volume)
-        refined = self.refine(torch.cat([volume, beside[0].to(volume.dtype)], dim=1))
-        return cropped_to(precise(self.flow(refined)), fixed.shape[2:])
+        volume = upsample2(volume)
+        refined = self.refine(torch.cat([volume, levels[0].to(volume.dtype)], dim=1))
+        return crop_to(to_float32(self.flow(refined)), fixed.shape[2:])
 
 
 def gradient_map(image: torch.Tensor) -> torch.Tensor:
-    """Length of the central differences, Eq. 1: (B, 1, D, H, W) to the same; the edge is carried on outside."""
+    """Length of the central differences over two voxels, Eq. 1, of (B, 1, D, H, W); replicate padding outside."""
     squares = torch.zeros_like(image)
     for axis in (2, 3, 4):
         size = image.shape[axis]
@@ -110,3 +129,6 @@ def gradient_map(image: torch.Tensor) -> torch.Tensor:
         squares = squares + (padded.narrow(axis, 2, size) - padded.narrow(axis, 0, size)).square()
     # The root of nothing has no slope.
     return (squares + 1e-12).sqrt()
+
+
+NETWORK = GradientGuided

@@ -1,4 +1,4 @@
-"""What the networks are given: intensities from 0 to 1, in training and in use alike."""
+"""The input of networks: intensities from 0 to 1, in training and in use."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def unit_range(image: torch.Tensor) -> torch.Tensor:
     return ((image - low) / (high - low)).clamp(0, 1) if high > low else torch.zeros_like(image)
 
 
-def _quantile(values: torch.Tensor, share: float) -> float:
-    return float(values.kthvalue(1 + round(share * (values.numel() - 1))).values)
+def _quantile(values: torch.Tensor, fraction: float) -> float:
+    return float(values.kthvalue(1 + round(fraction * (values.numel() - 1))).values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,25 +10,50 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from MMRegCore.config.networks import MultiPropSettings
-from MMRegCore.networks.blocks import Conv, leaky
-from MMRegCore.networks.flow import (
+from MMRegCore.errors import InputError
+from MMRegCore.networks.blocks import (
+    Conv,
     affine_map,
-    cropped_to,
-    finer,
-    halved,
-    integrated,
-    nearly_constant,
-    padded_to,
-    positions_of,
-    precise,
-    warp,
+    avg_pool2,
+    init_small,
+    leaky_relu,
+    pad_to_multiple,
+    to_float32,
+    two_convs,
 )
+from MMRegCore.networks.protocol import RegistrationNetwork, RegistrationNetworkSettings
+from MMRegCore.ops import avg_pool, identity_positions, integrate_velocity, upsample_field, warp
+from MMRegCore.settings import as_text, setting
 
 # e^±8 is as far from unit variance as a latent may go.
 _LOG_VARIANCE = 8.0
 # Convolutions of the affine network, every second one at half the resolution before it.
 _AFFINE_CHANNELS = (8, 16, 16, 32, 32, 32, 32, 32, 32)
+
+
+@dataclass(frozen=True)
+class MultiPropSettings(RegistrationNetworkSettings):
+    """MultiPropReg, multi-scale propagation on learned features (Liu et al. 2021, arXiv:2004.14557)."""
+
+    features: tuple[int, ...] = setting(
+        (8, 16, 16), help="Feature channels at half, quarter … resolution: 2, 3 or 4 scales.", minimum=1, maximum=256
+    )
+    matching: tuple[int, ...] = setting(
+        (48, 32, 16), help="Channels of the matching convolutions.", minimum=1, maximum=256
+    )
+    context: tuple[int, ...] = setting(
+        (48, 48, 32),
+        help="Channels of the convolutions that regularise; each dilation is twice the one before.",
+        minimum=1,
+        maximum=256,
+    )
+    diffeomorphic: bool = setting(True, help="Whether velocities are integrated, or taken for displacements.")
+    affine: bool = setting(False, help="Whether a network for the affine part comes first.")
+
+    def check_together(self) -> None:
+        """Raise `InputError` unless there are 2 to 4 scales."""
+        if not 2 <= len(self.features) <= 4:
+            raise InputError(f"expected features for 2, 3 or 4 scales; got {as_text(self.features)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +63,7 @@ class Latent:
     mean: torch.Tensor
     log_variance: torch.Tensor
 
-    def sampled(self, strength: float) -> torch.Tensor:
+    def sample(self, strength: float) -> torch.Tensor:
         """The mean and ``strength`` standard deviations times a normal draw from torch's global stream."""
         if strength == 0:
             return self.mean
@@ -46,24 +72,21 @@ class Latent:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """What the network holds at one scale; vectors (B, 3, d, h, w) in voxels of that scale."""
+    """What the network computes at one scale: latents of fixed and moving; (B, 3, d, h, w) in voxels of that scale."""
 
-    fixed: Latent
-    moving: Latent
+    latents: tuple[Latent, Latent]
     velocity: torch.Tensor
     displacement: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Propagation:
-    """The whole way of one pair.
+    """What the network computes for a pair.
 
     Attributes
     ----------
     displacement_voxel : Tensor, (B, 3, D, H, W)
         At full resolution, the affine part included.
-    affine : Tensor, (B, 3, 4)
-        As `affine_map` takes it; the identity without an affine network.
     moving : Tensor, (B, 1, D, H, W)
         The moving image after the affine part.
     scales : tuple of Scale
@@ -71,39 +94,31 @@ class Propagation:
     """
 
     displacement_voxel: torch.Tensor
-    affine: torch.Tensor
     moving: torch.Tensor
     scales: tuple[Scale, ...]
 
 
-class MultiProp(nn.Module):
+class MultiProp(RegistrationNetwork):
     """Features of both images at several scales; at each, matching (Eq. 4), regularisation (6), integration (7)."""
 
+    name = "multiprop"
+    settings_class = MultiPropSettings
+    settings: MultiPropSettings
+
     def __init__(self, settings: MultiPropSettings) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         widths = settings.features
         self.pyramid = nn.ModuleList(_Features(a, b) for a, b in pairwise((1, *widths)))
         self.matching = nn.ModuleList(_Matching(width, settings.matching) for width in widths)
         self.context = nn.ModuleList(_Context(settings.context) for _ in widths)
         self.affine = _AffineNetwork() if settings.affine else None
 
-    def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        """The displacement between two images in [0, 1].
-
-        Parameters
-        ----------
-        fixed, moving : Tensor, (B, 1, D, H, W)
-
-        Returns
-        -------
-        Tensor, (B, 3, D, H, W)
-            Components (d, h, w) in voxels, pull convention.
-        """
+    def predict(self, fixed: torch.Tensor, moving: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """(B, 3, D, H, W): the displacement in voxels, with the means of the features."""
         return self.propagate(fixed, moving).displacement_voxel
 
     def propagate(self, fixed: torch.Tensor, moving: torch.Tensor, *, strength: float = 0.0) -> Propagation:
-        """The same with all that lies between.
+        """Register, and give the results of each scale.
 
         Parameters
         ----------
@@ -111,40 +126,36 @@ class MultiProp(nn.Module):
         strength : float
             Standard deviations of the features' sampling: 0 takes their means, 1 samples as in training.
         """
-        shape = tuple(fixed.shape[2:])
-        affine = _identity(fixed) if self.affine is None else self.affine(fixed, moving)
-        if self.affine is not None:
-            positions = positions_of(moving)
+        positions = identity_positions(fixed.shape[2:], fixed.device, fixed.dtype)
+        affine = None if self.affine is None else self.affine(fixed, moving)
+        if affine is not None:
             moving = warp(moving, affine_map(affine, positions) - positions)
-        multiple = 2 ** len(self.pyramid)
-        here = self._latents(padded_to(fixed, multiple), strength)
-        there = self._latents(padded_to(moving, multiple), strength)
+        pyramids = [self._latents(image, strength) for image in (fixed, moving)]
         scales: list[Scale] = []
         # From the coarsest scale on.
         for level in reversed(range(len(self.pyramid))):
-            (fixed_latent, fixed_features), (moving_latent, moving_features) = here[level], there[level]
+            (fixed_latent, fixed_features), (moving_latent, moving_features) = (part[level] for part in pyramids)
             velocity = fixed.new_zeros((len(fixed), 3, *fixed_features.shape[2:]))
             if scales:
-                velocity = finer(scales[-1].velocity, velocity.shape[2:])
+                velocity = upsample_field(scales[-1].velocity, velocity.shape[2:])
             velocity = velocity + self.matching[level](self._displacement(velocity), fixed_features, moving_features)
             velocity = velocity + self.context[level](velocity)
-            scales.append(Scale(fixed_latent, moving_latent, velocity, self._displacement(velocity)))
-        full = cropped_to(finer(scales[-1].displacement, [2 * n for n in scales[-1].displacement.shape[2:]]), shape)
-        if self.affine is not None:
-            positions = positions_of(full)
-            full = affine_map(affine, positions + full) - positions
-        return Propagation(full, affine, moving, tuple(scales))
+            scales.append(Scale((fixed_latent, moving_latent), velocity, self._displacement(velocity)))
+        displacement = upsample_field(scales[-1].displacement, fixed.shape[2:])
+        if affine is not None:
+            displacement = affine_map(affine, positions + displacement) - positions
+        return Propagation(displacement, moving, tuple(scales))
 
     def _displacement(self, velocity: torch.Tensor) -> torch.Tensor:
-        return integrated(velocity) if self.settings.diffeomorphic else velocity
+        return integrate_velocity(velocity) if self.settings.diffeomorphic else velocity
 
     def _latents(self, image: torch.Tensor, strength: float) -> list[tuple[Latent, torch.Tensor]]:
         """Distribution and sample of the features of each scale, fine to coarse."""
         found = []
-        features = image
+        features = pad_to_multiple(image, 2 ** len(self.pyramid))
         for part in self.pyramid:
             latent: Latent = part(features)
-            features = latent.sampled(strength)
+            features = latent.sample(strength)
             found.append((latent, features))
         return found
 
@@ -154,17 +165,17 @@ class _Features(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(Conv(inputs, outputs), Conv(outputs, outputs))
+        self.body = two_convs(inputs, outputs)
         self.mean = Conv(outputs, outputs, active=False)
         self.log_variance = Conv(outputs, outputs, active=False)
         # Little noise at first: features must be worth something before the noise is learned.
-        nearly_constant(self.log_variance.convolution, -7.0)
+        init_small(self.log_variance.convolution, -7.0)
 
     def forward(self, volume: torch.Tensor) -> Latent:
-        features = self.body(halved(volume))
-        log_variance = precise(self.log_variance(features)).clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
+        features = self.body(avg_pool2(volume))
+        log_variance = to_float32(self.log_variance(features)).clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
         # Zero mean and unit variance over the image, as the prior has it; faint features would drown in their noise.
-        return Latent(F.instance_norm(precise(self.mean(features))), log_variance)
+        return Latent(F.instance_norm(to_float32(self.mean(features))), log_variance)
 
 
 class _Matching(nn.Module):
@@ -175,12 +186,12 @@ class _Matching(nn.Module):
         chain = (2 * features + 4, *widths)
         self.body = nn.Sequential(*(Conv(a, b) for a, b in pairwise(chain)))
         self.flow = Conv(chain[-1], 3, active=False)
-        nearly_constant(self.flow.convolution)
+        init_small(self.flow.convolution)
 
     def forward(self, displacement: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         warped = warp(moving, displacement)
         inputs = torch.cat([displacement, fixed, warped, matching_error(fixed, warped)], dim=1)
-        return precise(self.flow(self.body(inputs)))
+        return to_float32(self.flow(self.body(inputs)))
 
 
 class _Context(nn.Module):
@@ -194,13 +205,13 @@ class _Context(nn.Module):
             for n, (a, b) in enumerate(pairwise(chain))
         )
         self.flow = Conv(chain[-1], 3, active=False)
-        nearly_constant(self.flow.convolution)
+        init_small(self.flow.convolution)
 
     def forward(self, velocity: torch.Tensor) -> torch.Tensor:
         volume = velocity
         for convolution in self.body:
-            volume = leaky(convolution(volume))
-        return precise(self.flow(volume))
+            volume = leaky_relu(convolution(volume))
+        return to_float32(self.flow(volume))
 
 
 class _AffineNetwork(nn.Module):
@@ -218,10 +229,10 @@ class _AffineNetwork(nn.Module):
         volume = torch.cat([fixed, moving], dim=1)
         for index, convolution in enumerate(self.body):
             if index % 2 == 0 and min(volume.shape[2:]) > 1:
-                volume = F.avg_pool3d(precise(volume), 2, ceil_mode=True, count_include_pad=False)
+                volume = avg_pool(to_float32(volume), 2)
             volume = convolution(volume)
-        change = precise(self.numbers(volume.mean(dim=(2, 3, 4)))).reshape(-1, 3, 4)
-        return _identity(fixed) + change
+        change = to_float32(self.numbers(volume.mean(dim=(2, 3, 4)))).reshape(-1, 3, 4)
+        return change + torch.eye(3, 4, dtype=change.dtype, device=change.device)
 
 
 def matching_error(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
@@ -230,5 +241,4 @@ def matching_error(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     return error
 
 
-def _identity(like: torch.Tensor) -> torch.Tensor:
-    return torch.eye(3, 4, dtype=like.dtype, device=like.device).expand(len(like), -1, -1)
+NETWORK = MultiProp

@@ -79,7 +79,7 @@ class RegistrationNetwork(Network):
         return self.predict(self.encode(fixed), self.encode(moving), fixed.shape[2:])
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C, d, h, w): what the network sees of images (B, 1, D, H, W) in [0, 1]: themselves, unless it says more.
+        """(B, C, d, h, w): the network's input, from images (B, 1, D, H, W) in [0, 1]; by default the images.
 
         Made once for an image that is registered both ways.
         """

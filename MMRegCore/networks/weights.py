@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from safetensors.torch import load
 from MMRegCore.errors import InputError
 from MMRegCore.networks import find_network
 from MMRegCore.networks.protocol import Network
+from MMRegCore.records import read_json
 from MMRegCore.settings import unknown_name
 
 SUFFIX = ".safetensors"
@@ -76,21 +76,14 @@ def weights_names() -> tuple[str, ...]:
 
 
 def read_card(weights: str | Path) -> dict[str, Any]:
-    """What the card of some weights says: architecture, settings, data, steps, scores, licence, SHA-256.
+    """Read the card of some weights: architecture, settings, data, steps, scores, licence, SHA-256.
 
     Raises
     ------
     InputError
         When there are no such weights, or no card that can be read.
     """
-    path = _weights_path(weights).with_suffix(".json")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"expected a card beside the weights, {path.name}; it cannot be read: {error}") from error
-    if not isinstance(card, dict):
-        raise InputError(f"expected a JSON object in {path.name}; got {type(card).__name__}")
-    return card
+    return read_json(_weights_path(weights).with_suffix(".json"), "a card beside the weights")
 
 
 def _weights_path(name_or_path: str | Path) -> Path:

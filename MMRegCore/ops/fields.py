@@ -52,7 +52,8 @@ def jacobian_determinant(
 
 def gradient_magnitude(image: torch.Tensor) -> torch.Tensor:
     """Length of the central differences of (B, C, D, H, W), one-sided at the border; per voxel, not per mm."""
-    return torch.stack([_central(image, axis) for axis in (2, 3, 4) if image.shape[axis] > 1]).norm(dim=0)
+    magnitude: torch.Tensor = torch.stack([_central(image, a) for a in (2, 3, 4) if image.shape[a] > 1]).norm(dim=0)
+    return magnitude
 
 
 def integrate_velocity(velocity: torch.Tensor, squarings: int = SQUARINGS) -> torch.Tensor:

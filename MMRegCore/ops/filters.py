@@ -94,7 +94,8 @@ def upsample(volume: torch.Tensor, stride: int, shape: Sequence[int]) -> torch.T
     """Trilinear upsampling of `avg_pool` to where its blocks were: voxel x of ``shape`` lies at (x − (s−1)/2) / s."""
     if stride == 1:
         return volume
-    return sample(volume, (identity_positions(shape, volume.device) - (stride - 1) / 2) / stride)
+    positions = (identity_positions(shape, volume.device, volume.dtype) - (stride - 1) / 2) / stride
+    return sample(volume, positions.expand(len(volume), -1, -1, -1, -1))
 
 
 def _padded(volume: torch.Tensor, axis: int, width: int, outside: str) -> torch.Tensor:

@@ -56,7 +56,7 @@ def minimise(
     history : int
         Pairs of steps and gradient changes that are kept.
     report : callable, optional
-        Told the share of the iterations that are done; may raise to cancel.
+        Called with the share of the iterations that are done; may raise to cancel.
     """
     point = start.detach()
     value, gradient = _value_and_gradient(objective, point)

@@ -1,4 +1,4 @@
-"""What the optimisers can be told."""
+"""Settings of the optimisers."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class RigidCandidate:
 def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, monitor: Monitor) -> torch.Tensor:
     """(12,): parameters of the rigid transform with the largest posterior.
 
-    The translations of a lattice are tried at the coarsest level; the best are refined there by L-BFGS, the best of
+    The translations of a grid are tried at the coarsest level; the best are refined there by L-BFGS, the best of
     those at the next level, and so on; the finest level only chooses.  No motion is one of the candidates at every
     level.
 
@@ -58,7 +58,7 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     sampled = levels.all(settings.similarity, settings.sampling_spacing_mm, settings.half_width)
     costs = [partial(posterior_cost, level, model, settings.effective_sample_size) for level in sampled]
     voxel_mm = levels.prepared.spacing_mm
-    starts = _lattice(costs[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
+    starts = _translations(costs[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
     best = _refined(costs[:-1] or costs, starts, model, monitor)
     with torch.no_grad():
         return min((candidate.parameters for candidate in best), key=lambda parameters: float(costs[-1](parameters)))
@@ -89,9 +89,9 @@ def _refined(
     return best
 
 
-def _lattice(cost: Objective, model: MotionModel, reach: float, step: float) -> list[torch.Tensor]:
-    """The best translations (12,) of a lattice of half-width ``reach`` voxels, tried without refinement."""
-    count = int(reach // step)
+def _translations(cost: Objective, model: MotionModel, search_range: float, step: float) -> list[torch.Tensor]:
+    """The best translations (12,) on a grid of half-width ``search_range`` voxels, tried without refinement."""
+    count = int(search_range // step)
     steps = [n * step / model.translation for n in range(-count, count + 1)]
     tried = []
     with torch.no_grad():

@@ -18,7 +18,7 @@ from MMRegCore.similarity.protocol import Local, Similarity
 class SampledSimilarity:
     """The similarity of one fixed image and its moving images at one resolution.
 
-    The fixed image is sampled at points that lie at random within their cells.  On a regular lattice an MR moved by
+    The fixed image is sampled at points that lie at random within their cells.  On a regular grid an MR moved by
     half a voxel would always look better than one not moved, because interpolation smooths its noise: that alone pulls
     every optimum half a voxel along each axis away from the truth.
 
@@ -67,8 +67,8 @@ class SampledSimilarity:
         counts = [int(n / step) + 1 for n in (high - low).tolist()]
         # A stream of its own: the same points in every run, whatever the seed.
         jitter = torch.rand((1, *counts, 3), generator=torch.Generator().manual_seed(0)) - 0.5
-        lattice = low.reshape(1, 3, 1, 1, 1) + step * identity_positions(counts, image.device)
-        points = lattice + step * jitter.flip(-1).permute(0, 4, 1, 2, 3).to(image.device)
+        centres = low.reshape(1, 3, 1, 1, 1) + step * identity_positions(counts, image.device)
+        points = centres + step * jitter.flip(-1).permute(0, 4, 1, 2, 3).to(image.device)
         moving = []
         for channel in prepared.moving:
             coarse, part = avg_pool(channel.image, stride), avg_pool(channel.weight, stride)
@@ -95,7 +95,8 @@ class SampledSimilarity:
         -------
         Local, (1, 1, a, b, c)
             The support is the share of the field of view that a place stands for, so that the support of all places
-            adds up to 1 where moving images cover all of it: what none covers counts as no similarity.
+            adds up to 1 where moving images cover all of it.  Values are relative to that of unrelated images, so that
+            what none covers counts as unrelated.
         """
         places = (positions - (self.stride - 1) / 2) / self.stride
         encoded, weight = [], self.weight
@@ -104,7 +105,7 @@ class SampledSimilarity:
             encoded.append(values[:, :-1])
             weight = weight * values[:, -1:] * inside(places, volume.shape[2:])
         value, support = self.measure.compare_all(self.fixed, encoded, weight)
-        return Local(value, support / self._whole)
+        return Local(value - self.measure.unrelated, support / self._whole)
 
     def mean(self, positions: torch.Tensor) -> torch.Tensor:
         """Scalar: the similarity averaged over the field of view."""

@@ -1,4 +1,4 @@
-"""What the rigid search and model selection can be told."""
+"""Settings of the rigid search and of model selection."""
 
 from __future__ import annotations
 

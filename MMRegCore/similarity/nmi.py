@@ -25,6 +25,7 @@ class Nmi(Similarity):
     """
 
     best = 2.0
+    unrelated = 1.0
 
     def __init__(self, bins: int = 32, window_bins: float = 1.0) -> None:
         self.bins, self.window_bins = bins, window_bins
@@ -35,7 +36,7 @@ class Nmi(Similarity):
         return ((image - low) / (high - low)).clamp(0, 1) if high > low else torch.zeros_like(image)
 
     def compare(self, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> Local:
-        """One value for the whole image."""
+        """One value for the whole image, supported by all of it."""
         counted = weight.flatten() > 0
         share = weight.flatten()[counted]
         a, b = (image.flatten()[counted] for image in (fixed, moving))
@@ -43,7 +44,11 @@ class Nmi(Similarity):
         together = _entropy(joint)
         value = (_entropy(joint.sum(dim=1)) + _entropy(joint.sum(dim=0))) / together.clamp(min=1e-8)
         value = torch.where(together > 1e-8, value, torch.ones_like(value)).to(fixed.dtype)
-        return Local(value.reshape(1, 1, 1, 1, 1), torch.ones_like(value).reshape(1, 1, 1, 1, 1))
+        return Local(value.reshape(1, 1, 1, 1, 1), self.support(weight))
+
+    def support(self, weight: torch.Tensor) -> torch.Tensor:
+        """(1, 1, 1, 1, 1): the sum of the weight."""
+        return weight.sum().reshape(1, 1, 1, 1, 1)
 
     def _counted(self, a: torch.Tensor, b: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         first, second = ((image * self.bins).clamp(0, self.bins - 1).long() for image in (a, b))

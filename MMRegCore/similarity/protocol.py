@@ -35,21 +35,27 @@ class Similarity(ABC):
     """How similar a moving image is to a fixed one, in two steps.
 
     Images are *encoded* once, each in its own space; encoded images are resampled, and *compared* as often as an
-    optimiser asks.  Both steps are differentiable.
+    optimiser asks.  Comparing is differentiable; encoding too, unless ``differentiable`` says otherwise.
 
     Attributes
     ----------
     best : float
         Value of a perfect match, where there is one: ``best - value`` is a loss.
+    differentiable : bool
+        Whether `encode_fixed` and `encode_moving` have a gradient; where they have none, warp what is encoded.
     joint : bool
         Whether several moving images explain the fixed one together; otherwise their similarities are averaged.
     stride : int
         Distance of the places that `compare` gives values for, in samples.
+    unrelated : float
+        About the value of unrelated images: in a search, what no moving image covers counts as that.
     """
 
     best: ClassVar[float] = 0.0
+    differentiable: ClassVar[bool] = True
     joint: ClassVar[bool] = False
     stride: int = 1
+    unrelated: ClassVar[float] = 0.0
 
     def encode_fixed(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W): what is compared of a fixed image (B, 1, D, H, W), given its weight (B, 1, D, H, W)."""

@@ -1,1 +1,1 @@
-"""Training: data, augmentation, losses, recipes, and the one loop that runs them all."""
+"""Training of networks: the data, a recipe for each network, the engine that runs them all."""

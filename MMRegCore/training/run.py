@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from MMRegCore.config.training import RecipeSettings
 from MMRegCore.errors import InputError
-from MMRegCore.io import atomic_path
+from MMRegCore.io.files import atomic_path
 from MMRegCore.monitor import Monitor
 from MMRegCore.networks.weights import load_network, read_card
+from MMRegCore.records import read_json
 from MMRegCore.settings import describe
-from MMRegCore.training.checkpoint import CHECKPOINT
-from MMRegCore.training.data import read_training_data
-from MMRegCore.training.distributed import Place, place_of_training
-from MMRegCore.training.loop import train
-from MMRegCore.training.recipe import Recipe
-from MMRegCore.training.registry import find_training
+from MMRegCore.training.data.subjects import read_training_data
+from MMRegCore.training.engine.checkpoint import CHECKPOINT
+from MMRegCore.training.engine.distributed import ProcessContext, process_context
+from MMRegCore.training.engine.loop import train
+from MMRegCore.training.engine.recipe import Recipe
+from MMRegCore.training.recipes import find_recipe
+from MMRegCore.training.settings import RecipeSettings
 
 SETTINGS = "settings.json"
-# A run may go on for longer, or tell more often; anything else would make another training of it.
+# A run may be prolonged, or validate more often; anything else would make another training of it.
 _MAY_CHANGE = ("training.steps", "training.validate_every")
 
 
@@ -40,9 +42,9 @@ def run_training(
     Parameters
     ----------
     name : str
-        One of `TRAININGS`.
+        Of a network; see `find_recipe`.
     settings : RecipeSettings
-        Of the kind that this training has.
+        Of the recipe's class.
     data : Path
         As `read_training_data` finds subjects in.
     output : Path
@@ -50,7 +52,7 @@ def run_training(
     device : str
         'auto', 'cpu', 'cuda' or 'cuda:N'; started by ``torchrun``, every process trains on its own part.
     resume : bool
-        Go on from the checkpoint in ``output``.
+        Resume from the checkpoint in ``output``.
     monitor : Monitor, optional
 
     Returns
@@ -65,49 +67,50 @@ def run_training(
     DeviceError
         When the device is not there.
     Cancelled
-        When the monitor says so; a checkpoint was written.
+        When the monitor is cancelled; a checkpoint was written.
     """
-    training = find_training(name)
-    if not isinstance(settings, training.settings):
-        raise InputError(f"expected {training.settings.__name__} for {name}; got {type(settings).__name__}")
-    found = read_training_data(data)
-    with place_of_training(device, settings.training.precision) as place:
-        _open_output(output, settings, place, resume)
-        with torch.random.fork_rng(devices=[place.device] if place.device.type == "cuda" else []):
-            # The same first weights in every process.
+    recipe_class = find_recipe(name)
+    if not isinstance(settings, recipe_class.settings_class):
+        raise InputError(f"expected {recipe_class.settings_class.__name__} for {name}; got {type(settings).__name__}")
+    subjects = read_training_data(data)
+    with process_context(device, settings.training.precision) as context:
+        _open_output(output, settings, context, resume)
+        with torch.random.fork_rng(devices=context.fork_devices):
+            # The same initial weights in every process.
             torch.manual_seed(settings.training.seed)
-            recipe, batches = training.make(settings, found, place)
+            recipe = recipe_class(settings, subjects, context)
         about = {
             "name": name,
-            "data": f"{found.name}: {', '.join(found.training.names)}",
-            "validated_on": ", ".join(found.validation.names),
-            "training_settings": settings.to_dict(),
+            "data": f"{subjects.name}: {', '.join(subjects.training.names)}",
+            "validated_on": ", ".join(subjects.validation.names),
+            # Folders are this machine's own.
+            "training_settings": replace(settings, initial_weights=Path(settings.initial_weights).name).to_dict(),
         }
-        if settings.start:
-            about["started_from_sha256"] = _take_weights(recipe, settings.start)
-        return train(
-            recipe, batches, settings.training, output, place=place, monitor=monitor, resume=resume, about=about
-        )
+        if settings.initial_weights:
+            about["initial_weights_sha256"] = _load_weights(recipe, settings.initial_weights)
+        return train(recipe, settings.training, output, context=context, monitor=monitor, resume=resume, about=about)
 
 
-def _take_weights(recipe: Recipe, start: str) -> str:
-    """Give the recipe's network the weights of another training; gives their SHA-256."""
-    card = read_card(start)
-    begun = load_network(start, architecture=recipe.architecture).state_dict()
+def _load_weights(recipe: Recipe, weights: str) -> str:
+    """Give the recipe's network the weights of another training; returns their SHA-256."""
+    card = read_card(weights)
+    loaded = load_network(weights, recipe.network_class).state_dict()
     try:
-        recipe.network.load_state_dict(begun)
+        recipe.network.load_state_dict(loaded)
     except RuntimeError as error:
-        made = json.dumps(card.get("settings"))
-        raise InputError(f"expected network settings of the weights to begin with, {made}; they do not fit") from error
+        expected = json.dumps(card.get("settings"))
+        raise InputError(
+            f"expected the network settings of the initial weights, {expected}; they do not fit"
+        ) from error
     return str(card["sha256"])
 
 
-def _open_output(output: Path, settings: RecipeSettings, place: Place, resume: bool) -> None:
+def _open_output(output: Path, settings: RecipeSettings, context: ProcessContext, resume: bool) -> None:
     if not resume and (output / CHECKPOINT).exists():
         raise InputError(f"expected an output folder without a checkpoint, or --resume; got {output}")
     if resume:
         _check_same(output / SETTINGS, settings)
-    if place.first:
+    if context.is_main:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -117,10 +120,9 @@ def _open_output(output: Path, settings: RecipeSettings, place: Place, resume: b
 
 
 def _check_same(path: Path, settings: RecipeSettings) -> None:
-    try:
-        before = type(settings).from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"expected {SETTINGS} of the training to go on with; got {path}: {error}") from error
+    before = type(settings).from_dict(read_json(path, f"{SETTINGS} of the training to resume"))
     for old, new in zip(describe(before), describe(settings), strict=True):
-        if old.value != new.value and old.key not in _MAY_CHANGE:
-            raise InputError(f"expected the settings of the checkpoint; got {new.key} = {new.value}, was {old.value}")
+        if old.default != new.default and old.key not in _MAY_CHANGE:
+            raise InputError(
+                f"expected the settings of the checkpoint; got {new.key} = {new.default}, was {old.default}"
+            )

@@ -5,11 +5,10 @@ from copy import deepcopy
 import pytest
 import torch
 
-from MMRegCore.config.pair_training import BilevelSettings
-from MMRegCore.training.bilevel import Bilevel, Step, hyper_gradient, step_of_adam
-from MMRegCore.training.distributed import Place
+from MMRegCore.training.engine.bilevel import Bilevel, BilevelSettings, Step, hyper_gradient, step_of_adam
+from MMRegCore.training.engine.distributed import ProcessContext
 
-PLACE = Place(torch.device("cpu"))
+CONTEXT = ProcessContext(torch.device("cpu"))
 
 
 def constant(rate):
@@ -24,7 +23,7 @@ RATES = constant(0.1)
 def bilevel_of(*weights, regularising=(), **settings):
     """Terms by the names 0, 1, …"""
     named = {str(number): weight for number, weight in enumerate(weights)}
-    return Bilevel(named, regularising, BilevelSettings(**settings), PLACE)
+    return Bilevel(named, regularising, BilevelSettings(**settings), CONTEXT)
 
 
 class Quadratic:
@@ -85,11 +84,11 @@ def test_the_hyper_gradient_through_a_network():
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-7)
 
 
-def test_a_gradient_that_is_cut_makes_a_shorter_step():
-    """As the training cuts it before Adam steps: the direction stays, so the whole is a smaller rate."""
+def test_a_clipped_gradient_makes_a_shorter_step():
+    """As the training clips it before Adam steps: the direction stays, so it is as with a smaller rate."""
     problem, weights = Quadratic(), torch.tensor([0.7, 1.9], dtype=torch.float64)
-    longest = 0.1 * float(torch.autograd.grad((weights * problem.terms()).sum(), problem.w)[0].norm())
-    cut = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, RATES, longest)
+    max_grad_norm = 0.1 * float(torch.autograd.grad((weights * problem.terms()).sum(), problem.w)[0].norm())
+    cut = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, RATES, max_grad_norm)
     shorter = hyper_gradient(problem.terms, problem.upper, [problem.w], weights, constant(0.01))
     torch.testing.assert_close(cut, shorter)
 
@@ -120,14 +119,14 @@ def test_the_rates_are_what_a_gradient_comes_to():
     torch.testing.assert_close(step.change[0], -step.rates[0] * w.grad)
 
 
-def test_where_the_upper_level_is_at_rest_nothing_moves():
+def test_weights_do_not_change_where_the_upper_level_is_converged():
     problem = Quadratic()
     weights = torch.ones(2).double()
     found = hyper_gradient(problem.terms, lambda: 0 * problem.w.sum(), [problem.w], weights, RATES)
     assert not found.any()
 
 
-def test_parameters_are_given_back_when_a_loss_fails():
+def test_parameters_are_restored_when_a_loss_fails():
     problem = Quadratic()
     start = problem.w.detach().clone()
 
@@ -196,22 +195,22 @@ def test_a_weight_moves_by_what_there_is_to_gain_and_never_far_at_once(scale):
         return scale * problem.upper().float()
 
     bilevel = bilevel_of(*start.tolist(), every=1, learning_rate=0.5)
-    told = hyper_gradient(lambda: problem.terms().float(), upper, [problem.w], start, RATES)
+    gradient = hyper_gradient(lambda: problem.terms().float(), upper, [problem.w], start, RATES)
     bilevel.update(lambda: problem.terms().float(), upper, [problem.w], RATES)
     moved = (bilevel.weights / start).log()
-    torch.testing.assert_close(moved, (-0.5 * start * told).clamp(-0.1, 0.1), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(moved, (-0.5 * start * gradient).clamp(-0.1, 0.1), atol=1e-6, rtol=1e-3)
     assert (moved.abs() > 0.099).all() == (scale > 1)
 
 
-def test_when_it_is_due():
+def test_updates_are_due_every_so_many_steps_from_the_first_on():
     never, third = (bilevel_of(1.0, every=n) for n in (0, 3))
     assert [never.due(step) for step in range(4)] == [False] * 4
     assert [third.due(step) for step in range(4)] == [False, False, False, True]
-    later = bilevel_of(1.0, every=2, begin=5)
+    later = bilevel_of(1.0, every=2, start_step=5)
     assert [step for step in range(10) if later.due(step)] == [6, 8]
 
 
-def test_its_state_is_all_that_it_has():
+def test_its_state_is_complete():
     problem = Quadratic()
 
     def advance(bilevel, count):

@@ -1,19 +1,23 @@
-"""Bézier intensities, Eq. 4, retrieval, synthetic contrasts, deformations, views: each against what must hold."""
+"""Bézier intensities, Eq. 4, retrieval, synthetic contrasts, deformations, patches: each against what must hold."""
 
 import math
 
 import pytest
 import torch
 
-from MMRegCore.config.training import DeformationSettings, SynthesisSettings, ViewSettings
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.networks.intensity import unit_range
-from MMRegCore.training.bezier import bezier, random_bezier
-from MMRegCore.training.contrastive import at_places, contrastive_loss, foreground_places, retrieval
-from MMRegCore.training.data import Subject
-from MMRegCore.training.synthesis import random_deformation, synthetic_contrast
-from MMRegCore.training.views import draw_views
+from MMRegCore.training.data.bezier import bezier, random_bezier
+from MMRegCore.training.data.patches import PatchSettings, draw_patches
+from MMRegCore.training.data.subjects import Subject
+from MMRegCore.training.data.synthesis import (
+    DeformationSettings,
+    SynthesisSettings,
+    random_deformation,
+    synthetic_contrast,
+)
+from MMRegCore.training.recipes.contrastive import at_points, contrastive_loss, foreground_points, retrieval
 
 
 def stream(seed=0):
@@ -83,7 +87,7 @@ def test_contrastive_gradient():
     assert torch.autograd.gradcheck(contrastive_loss, (first, second))
 
 
-def test_contrastive_loss_wants_the_same_places():
+def test_contrastive_loss_wants_the_same_points():
     with pytest.raises(InputError, match="expected descriptors"):
         contrastive_loss(torch.rand(3, 4), torch.rand(4, 4))
 
@@ -110,17 +114,17 @@ def test_retrieval_takes_the_nearest(compare):
     assert retrieval(first, second, compare=compare, block=7) == pytest.approx(right / 40)
 
 
-def test_places_lie_in_the_foreground_once_each():
+def test_points_lie_in_the_foreground_once_each():
     foreground = torch.zeros(4, 5, 6, dtype=torch.bool)
     foreground[1:3, 2:4, 1:5] = True
-    places = foreground_places(foreground, 10, stream())
-    assert len(places) == 10 == len(set(places.tolist()))
-    assert foreground.flatten()[places].all()
-    assert len(foreground_places(foreground, 1000, stream())) == 16
+    points = foreground_points(foreground, 10, stream())
+    assert len(points) == 10 == len(set(points.tolist()))
+    assert foreground.flatten()[points].all()
+    assert len(foreground_points(foreground, 1000, stream())) == 16
     volume = torch.arange(120.0).reshape(1, 1, 4, 5, 6).repeat(1, 3, 1, 1, 1)
-    assert torch.equal(at_places(volume, places), places.float()[:, None].repeat(1, 3))
+    assert torch.equal(at_points(volume, points), points.float()[:, None].repeat(1, 3))
     with pytest.raises(InputError, match="expected foreground"):
-        foreground_places(torch.zeros(2, 2, 2, dtype=torch.bool), 1, stream())
+        foreground_points(torch.zeros(2, 2, 2, dtype=torch.bool), 1, stream())
 
 
 @pytest.fixture
@@ -163,7 +167,7 @@ def test_deformation_is_smooth_and_as_large_as_asked():
     assert max(float(field.diff(dim=axis).abs().max()) for field in fields for axis in (1, 2, 3)) < 0.8
 
 
-SMALL = ViewSettings(crop_voxel=16, synthetic=0.5, ultrasound=0.5)
+SMALL = PatchSettings(crop_voxel=16, synthetic=0.5, ultrasound=0.5)
 
 
 def subject(labels, *names):
@@ -171,32 +175,32 @@ def subject(labels, *names):
     return Subject("one", Grid((28, 30, 32), torch.eye(4).numpy()), dict.fromkeys(names, base), labels)
 
 
-def test_views_repeat_with_their_stream_and_show_the_same_places(labels):
+def test_patches_repeat_with_their_stream_and_show_the_same_points(labels):
     source = subject(labels, "t1")
-    one, again = (draw_views(source, stream(4), SMALL) for _ in range(2))
+    one, again = (draw_patches(source, stream(4), SMALL) for _ in range(2))
     assert torch.equal(one.first, again.first)
     assert torch.equal(one.second, again.second)
     assert one.first.shape == one.second.shape == (1, 1, 16, 16, 16)
     assert 0 <= float(one.first.min()) <= float(one.first.max()) <= 1
     # Only along a Bézier curve does the second differ from the first: equal values stay equal.
-    views = draw_views(source, stream(5), ViewSettings(crop_voxel=16, synthetic=0, ultrasound=0))
-    order = views.first.flatten().argsort()
-    steps = views.second.flatten()[order].diff()
+    patches = draw_patches(source, stream(5), PatchSettings(crop_voxel=16, synthetic=0, ultrasound=0))
+    order = patches.first.flatten().argsort()
+    steps = patches.second.flatten()[order].diff()
     assert (steps >= -1e-5).all() or (steps <= 1e-5).all()
 
 
-def test_ultrasound_is_one_of_the_views_where_there_is_some(labels):
+def test_ultrasound_is_one_of_the_patches_where_there_is_some(labels):
     source = subject(labels, "t1", "us")
     source.images["us"][0, :14] = 0  # outside the cone
-    views = draw_views(source, stream(0), ViewSettings(crop_voxel=16, ultrasound=1))
-    assert not views.second[0, 0][~views.foreground].any()
-    assert views.foreground.any()
+    patches = draw_patches(source, stream(0), PatchSettings(crop_voxel=16, ultrasound=1))
+    assert not patches.second[0, 0][~patches.foreground].any()
+    assert patches.foreground.any()
 
 
-def test_views_need_something_to_show():
+def test_patches_need_something_to_show():
     empty = Subject("none", Grid((20, 20, 20), torch.eye(4).numpy()), {"us": torch.ones(1, 20, 20, 20)})
     with pytest.raises(InputError, match="expected labels or images of 'none'"):
-        draw_views(empty, stream(), SMALL)
+        draw_patches(empty, stream(), SMALL)
 
 
 def test_unit_range_is_robust_and_deaf_to_background():

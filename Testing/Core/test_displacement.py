@@ -3,6 +3,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from grids import itk_grid
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError
 from MMRegCore.geometry import Grid, transform_points
@@ -10,9 +11,9 @@ from MMRegCore.geometry import Grid, transform_points
 CORE = (slice(3, -3),) * 3
 
 
-def itk_transform(field, itk_on):
+def itk_transform(field):
     lps = field.displacement_mm.double().numpy() * [-1, -1, 1]
-    return sitk.DisplacementFieldTransform(itk_on(field.grid, lps))
+    return sitk.DisplacementFieldTransform(field.grid.to_itk(lps))
 
 
 def test_units_round_trip_and_magnitude(any_grid, smooth_field):
@@ -24,16 +25,42 @@ def test_units_round_trip_and_magnitude(any_grid, smooth_field):
     assert field.to_voxel().dtype == torch.float32
 
 
+def test_a_displacement_in_voxels_leads_to_the_neighbour(any_grid):
+    """One voxel along d, h or w is the step between neighbours in that axis of the tensor."""
+    points = any_grid.points_ras()
+    for axis, step in enumerate([points[1, 0, 0], points[0, 1, 0], points[0, 0, 1]]):
+        voxel = torch.zeros(1, 3, *any_grid.shape)
+        voxel[0, axis] = 1
+        field = DisplacementField.from_voxel(voxel, any_grid)
+        np.testing.assert_allclose(field.displacement_mm[4, 5, 6], step - points[0, 0, 0], atol=1e-6)
+
+
+def test_voxels_of_another_grid(any_grid, oblique_grid, smooth_field):
+    """The same millimetres in voxels of a grid with other axes."""
+    field = smooth_field(any_grid)
+    voxel = field.to_voxel(oblique_grid)[0].flip(0).permute(1, 2, 3, 0).double().numpy()
+    np.testing.assert_allclose(voxel @ oblique_grid.ras_from_ijk[:3, :3].T, field.displacement_mm, atol=1e-4)
+
+
+def test_a_linear_map_as_a_field(any_grid):
+    matrix = np.eye(4)
+    matrix[:3] = [[0.9, -0.2, 0.1, 3.0], [0.2, 1.1, 0.0, -4.0], [0.0, 0.1, 0.95, 1.0]]
+    points = any_grid.points_ras()
+    moved = points + DisplacementField.from_linear(matrix, any_grid).displacement_mm.double().numpy()
+    np.testing.assert_allclose(moved, transform_points(matrix, points), atol=1e-5)
+    assert float(DisplacementField.zero(any_grid).magnitude_mm().max()) == 0
+
+
 def test_shape_is_checked():
     with pytest.raises(GeometryError, match="expected a displacement"):
         DisplacementField(torch.zeros(3, 4, 4, 4), Grid((4, 4, 4), np.eye(4)))
 
 
-def test_compose_is_itk_composition(any_grid, smooth_field, itk_on):
+def test_compose_is_itk_composition(any_grid, smooth_field):
     outer, inner = smooth_field(any_grid, 1.0), smooth_field(any_grid, -0.8)
     composed = outer.compose(inner)
     # ITK's composite applies the transform that was added last first.
-    oracle = sitk.CompositeTransform([itk_transform(outer, itk_on), itk_transform(inner, itk_on)])
+    oracle = sitk.CompositeTransform([itk_transform(outer), itk_transform(inner)])
     for d, h, w in [(7, 8, 10), (4, 5, 6), (9, 11, 13)]:
         point = any_grid.points_ras()[d, h, w]
         expected = np.array(oracle.TransformPoint((point * [-1, -1, 1]).tolist())) * [-1, -1, 1]
@@ -46,12 +73,12 @@ def test_compose_wants_one_grid(any_grid, smooth_field):
         smooth_field(any_grid).compose(smooth_field(any_grid.padded(1)))
 
 
-def test_on_grid_is_sitk_resampling(any_grid, smooth_field, itk_on):
+def test_on_grid_is_sitk_resampling(any_grid, smooth_field):
     field = smooth_field(any_grid)
     fine = any_grid.with_spacing((0.7, 0.7, 0.7))
     ours = field.on_grid(fine).displacement_mm.numpy()
-    source = itk_on(any_grid, field.displacement_mm.numpy())
-    theirs = sitk.GetArrayFromImage(sitk.Resample(source, itk_on(fine), sitk.Transform(3, sitk.sitkIdentity)))
+    source = any_grid.to_itk(field.displacement_mm.numpy())
+    theirs = sitk.GetArrayFromImage(sitk.Resample(source, fine.to_itk(), sitk.Transform(3, sitk.sitkIdentity)))
     np.testing.assert_allclose(ours[CORE], theirs[CORE], atol=1e-4)
 
 
@@ -63,10 +90,10 @@ def test_inverse_undoes_the_field_on_both_sides(any_grid, smooth_field):
     assert field.magnitude_mm()[CORE].max() > 1
 
 
-def test_inverse_is_sitk_inverse(smooth_field, itk_on):
-    grid = Grid.from_itk((20, 22, 24), (1.1, 0.9, 1.3), (5.0, -8.0, 40.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+def test_inverse_is_sitk_inverse(smooth_field):
+    grid = itk_grid((20, 22, 24), (1.1, 0.9, 1.3), (5.0, -8.0, 40.0))
     field = smooth_field(grid, 1.0)
-    image = itk_transform(field, itk_on).GetDisplacementField()
+    image = itk_transform(field).GetDisplacementField()
     theirs = sitk.GetArrayFromImage(
         sitk.InvertDisplacementField(image, maximumNumberOfIterations=50, maxErrorToleranceThreshold=1e-5,
                                      meanErrorToleranceThreshold=1e-6, enforceBoundaryCondition=False)
@@ -75,11 +102,11 @@ def test_inverse_is_sitk_inverse(smooth_field, itk_on):
     np.testing.assert_allclose(ours[5:-5, 5:-5, 5:-5], theirs[5:-5, 5:-5, 5:-5], atol=2e-3)
 
 
-def test_jacobian_is_sitk_jacobian(smooth_field, itk_on):
+def test_jacobian_is_sitk_jacobian(smooth_field):
     # ITK's filter does not look at the direction of the image, so this one stands straight.
-    grid = Grid.from_itk((14, 16, 18), (1.1, 0.7, 1.6), (5.0, -8.0, 40.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    grid = itk_grid((14, 16, 18), (1.1, 0.7, 1.6), (5.0, -8.0, 40.0))
     field = smooth_field(grid, 15.0)
-    image = itk_transform(field, itk_on).GetDisplacementField()
+    image = itk_transform(field).GetDisplacementField()
     theirs = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image))
     ours = field.jacobian_determinant().numpy()
     np.testing.assert_allclose(ours[1:-1, 1:-1, 1:-1], theirs[1:-1, 1:-1, 1:-1], atol=1e-5)
@@ -89,8 +116,7 @@ def test_jacobian_is_sitk_jacobian(smooth_field, itk_on):
 def test_jacobian_of_a_matrix_is_its_determinant_in_every_orientation(any_grid):
     matrix = np.eye(4)
     matrix[:3, :3] = [[1.1, 0.2, 0], [0.05, 0.9, -0.1], [0, 0.15, 1.2]]
-    points = any_grid.points_ras()
-    field = DisplacementField(torch.from_numpy(transform_points(matrix, points) - points), any_grid)
+    field = DisplacementField.from_linear(matrix, any_grid)
     expected = np.linalg.det(matrix[:3, :3])
     np.testing.assert_allclose(field.jacobian_determinant(), expected, atol=1e-4)
 

@@ -1,13 +1,12 @@
-"""DNS descriptors of whole volumes: parts leave no trace, masks count, intensities do not."""
+"""DNS descriptors of whole volumes: tiles leave no trace, masks count, intensities do not."""
 
 import pytest
 import torch
 
-from MMRegCore.config.networks import MasrNetSettings
-from MMRegCore.features.dns import dns
 from MMRegCore.networks.intensity import unit_range
-from MMRegCore.networks.masrnet import MasrNet
-from MMRegCore.simulate.noise import gaussian_blur
+from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
+from MMRegCore.ops import gaussian_blur
+from MMRegCore.similarity.descriptors.dns import dns
 
 
 @pytest.fixture
@@ -18,20 +17,20 @@ def network():
 
 def smooth_image(shape, seed=0):
     random = torch.Generator().manual_seed(seed)
-    return gaussian_blur(torch.randn(1, *shape, generator=random), (1.5,) * 3)[None]
+    return gaussian_blur(torch.randn(1, 1, *shape, generator=random), 1.5)
 
 
 @pytest.mark.parametrize(("shape", "dilation"), [((28, 33, 21), 2), ((20, 21, 36), 3)])
-def test_parts_leave_no_trace(shape, dilation):
+def test_tiles_leave_no_trace(shape, dilation):
     torch.manual_seed(2)
     network = MasrNet(MasrNetSettings(channels=(3, 4, 5, 6), dilation=dilation)).eval().requires_grad_(False)
     image = smooth_image(shape)
     whole = torch.nn.functional.normalize(network(unit_range(image)), dim=1)
-    for part_voxel in (96, 12):
-        torch.testing.assert_close(dns(image, network, part_voxel=part_voxel), whole, atol=1e-4, rtol=0)
+    for tile_voxel in (96, 12):
+        torch.testing.assert_close(dns(image, network, tile_voxel=tile_voxel), whole, atol=1e-4, rtol=0)
 
 
-def test_descriptors_are_unit_vectors_that_know_no_units(network):
+def test_descriptors_are_unit_vectors_and_invariant_to_linear_changes(network):
     image = smooth_image((20, 22, 24))
     descriptors = dns(image, network)
     assert descriptors.shape == (1, 24, 20, 22, 24)

@@ -12,8 +12,10 @@ import torch
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import Landmarks, atomic_path, staged_folder, write_landmarks, write_transform, write_volume
-from MMRegCore.io.files import stem_of, suffix_of
+from MMRegCore.io.files import atomic_path, staged_folder, stem_of, suffix_of
+from MMRegCore.io.landmarks import Landmarks, write_landmarks
+from MMRegCore.io.transforms import write_transform
+from MMRegCore.io.volumes import write_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegCore.volume import Volume
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import Landmarks, read_landmark_pairs, read_landmarks, write_landmarks
 from MMRegCore.io._markups import from_fcsv, from_mrk_json, to_fcsv, to_mrk_json
 from MMRegCore.io._tables import from_csv, from_tag, to_csv, to_tag
+from MMRegCore.io.landmarks import Landmarks, read_landmark_pairs, read_landmarks, write_landmarks
 
 POINTS = np.array([[12.5, -3.25, 40.0], [-7.125, 88.0, 0.5]])
 

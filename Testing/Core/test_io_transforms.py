@@ -5,9 +5,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from grids import noise_on
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid, transform_points
-from MMRegCore.io import read_transform, write_transform
+from MMRegCore.io.transforms import read_transform, write_transform
 from MMRegCore.transform import SpatialTransform, composite_from_field
 
 MATRIX = np.array([[0.98, -0.17, 0.03, 5.0], [0.16, 0.97, -0.1, -7], [-0.02, 0.11, 1.02, 3], [0, 0, 0, 1]])
@@ -141,8 +142,8 @@ def test_nested_composites_are_taken_apart_in_order(tmp_path, composite, oblique
     np.testing.assert_allclose(chained.apply(points), by_sitk(outer, points), atol=1e-9)
 
 
-def test_grid_and_composite_with_a_grid(tmp_path, oblique_grid, smooth_field, itk_on):
-    image = itk_on(oblique_grid, smooth_field(oblique_grid).displacement_mm.double().numpy() * [-1, -1, 1])
+def test_grid_and_composite_with_a_grid(tmp_path, oblique_grid, smooth_field):
+    image = oblique_grid.to_itk(smooth_field(oblique_grid).displacement_mm.double().numpy() * [-1, -1, 1])
     field = sitk.DisplacementFieldTransform(sitk.Image(image))
     points = points_around(oblique_grid)
     for itk in (field, sitk.CompositeTransform([euler(), field]), sitk.CompositeTransform([field, euler()])):
@@ -205,11 +206,11 @@ def test_a_type_that_only_slicer_knows_gets_advice(tmp_path):
         read_transform(tmp_path / "a.tfm")
 
 
-def test_2d_transforms_and_fields_of_other_sizes_are_refused(tmp_path, itk_on, oblique_grid):
+def test_2d_transforms_and_fields_of_other_sizes_are_refused(tmp_path, oblique_grid):
     sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "a.tfm"))
     with pytest.raises(InputError, match="got a 2-D one"):
         read_transform(tmp_path / "a.tfm")
-    sitk.WriteImage(itk_on(oblique_grid), str(tmp_path / "b.nii.gz"))
+    sitk.WriteImage(noise_on(oblique_grid), str(tmp_path / "b.nii.gz"))
     with pytest.raises(InputError, match="3 values per voxel; got 1"):
         read_transform(tmp_path / "b.nii.gz")
     (tmp_path / "c.docx").write_text("x")
@@ -217,10 +218,10 @@ def test_2d_transforms_and_fields_of_other_sizes_are_refused(tmp_path, itk_on, o
         read_transform(tmp_path / "c.docx")
 
 
-def test_values_that_are_not_finite(tmp_path, itk_on, oblique_grid):
+def test_values_that_are_not_finite(tmp_path, oblique_grid):
     displacement = np.zeros((*oblique_grid.shape, 3))
     displacement[3, 4, 5] = np.nan
-    image = itk_on(oblique_grid, displacement)
+    image = oblique_grid.to_itk(displacement)
     sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
     sitk.WriteTransform(sitk.DisplacementFieldTransform(image), str(tmp_path / "b.h5"))
     coefficients = sitk.Image(9, 9, 9, sitk.sitkFloat64)
@@ -230,6 +231,15 @@ def test_values_that_are_not_finite(tmp_path, itk_on, oblique_grid):
     for name in ("a.nrrd", "b.h5", "c.h5", "d.h5"):
         with pytest.raises(GeometryError, match="finite values"):
             read_transform(tmp_path / name)
+
+
+def test_a_large_spline_is_read(tmp_path):
+    """ITK hands out copies of its coefficient images, 12 MB each: whoever looks into one must keep it until then."""
+    size = (113, 125, 105)
+    coefficients = [sitk.Image(size, sitk.sitkFloat64) + component for component in (0.5, -1.0, 2.0)]
+    sitk.WriteTransform(sitk.BSplineTransform(coefficients, 3), str(tmp_path / "a.h5"))
+    moved = read_transform(tmp_path / "a.h5").apply(np.array([[-50.0, -60.0, 50.0]]))
+    np.testing.assert_allclose(moved, [[-50.5, -59.0, 52.0]], atol=1e-9)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".tfm"])

@@ -7,9 +7,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from grids import noise_on
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import itk_image, read_mask, read_volume, volume_from_itk, write_volume
+from MMRegCore.io.volumes import itk_image, read_mask, read_volume, volume_from_itk, write_volume
 from MMRegCore.volume import Volume
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".mha"]
@@ -52,7 +53,7 @@ def test_round_trip_in_every_orientation(any_grid, suffix, tmp_path, smooth_volu
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_simpleitk_sees_the_same_volume(any_grid, suffix, tmp_path, smooth_volume, itk_on):
+def test_simpleitk_sees_the_same_volume(any_grid, suffix, tmp_path, smooth_volume):
     volume = smooth_volume(any_grid)
     write_volume(volume, tmp_path / f"ours{suffix}")
     theirs = sitk.ReadImage(str(tmp_path / f"ours{suffix}"))
@@ -61,7 +62,7 @@ def test_simpleitk_sees_the_same_volume(any_grid, suffix, tmp_path, smooth_volum
         expected = any_grid.points_ras()[ijk[::-1]] * [-1, -1, 1]
         np.testing.assert_allclose(theirs.TransformIndexToPhysicalPoint(ijk), expected, atol=1e-4)
         assert theirs[ijk] == pytest.approx(float(volume.data[0][ijk[::-1]]))
-    sitk.WriteImage(itk_on(any_grid, volume.data[0].numpy()), str(tmp_path / f"theirs{suffix}"))
+    sitk.WriteImage(any_grid.to_itk(volume.data[0].numpy()), str(tmp_path / f"theirs{suffix}"))
     ours = read_volume(tmp_path / f"theirs{suffix}", name="mr")
     assert ours.name == "mr"
     assert ours.grid.matches(any_grid, tolerance_mm=1e-4)
@@ -138,8 +139,8 @@ def test_axes_of_one_voxel(shape, suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
-def test_one_frame_of_a_4d_file_just_works(suffix, tmp_path, itk_on, oblique_grid):
-    image = itk_on(oblique_grid)
+def test_one_frame_of_a_4d_file_just_works(suffix, tmp_path, oblique_grid):
+    image = noise_on(oblique_grid)
     sitk.WriteImage(sitk.JoinSeries([image]), str(tmp_path / f"a{suffix}"))
     again = read_volume(tmp_path / f"a{suffix}")
     assert again.grid.matches(oblique_grid)
@@ -294,7 +295,7 @@ def test_mask_comes_with_the_volume(tmp_path):
     assert bool(volume.mask.all())
 
 
-def test_mask_from_another_grid_is_sitk_nearest(tmp_path, any_grid, oblique_grid, itk_on):
+def test_mask_from_another_grid_is_sitk_nearest(tmp_path, any_grid, oblique_grid):
     target = Grid(
         (20, 22, 24),
         np.block(
@@ -303,7 +304,7 @@ def test_mask_from_another_grid_is_sitk_nearest(tmp_path, any_grid, oblique_grid
     )
     array = (np.random.default_rng(0).random(any_grid.shape) > 0.5).astype(np.uint8)
     path = write_mask(tmp_path / "m.nrrd", any_grid, array)
-    expected = sitk.Resample(itk_on(any_grid, array), itk_on(target), sitk.Transform(3, sitk.sitkIdentity),
+    expected = sitk.Resample(any_grid.to_itk(array), target.to_itk(), sitk.Transform(3, sitk.sitkIdentity),
                              sitk.sitkNearestNeighbor, 0)  # fmt: skip
     ours, theirs = read_mask(path, target).numpy(), sitk.GetArrayFromImage(expected) > 0
     # Half-way between voxels and at the outermost faces either answer is right.
@@ -374,11 +375,11 @@ def write_dicom(
 
 
 @pytest.fixture
-def dicom_image(itk_on, oblique_grid):
+def dicom_image(oblique_grid):
     # DICOM series have right-handed axes.
     grid = Grid((11, 12, 13), oblique_grid.ras_from_ijk @ np.diag([1.0, 1, -1, 1]))
     array = np.random.default_rng(0).integers(0, 900, grid.shape).astype(np.int16)
-    return itk_on(grid, array), grid
+    return grid.to_itk(array), grid
 
 
 def test_dicom_series(tmp_path, dicom_image, capfd):

@@ -1,4 +1,4 @@
-"""MASR-Net: any size, every weight, stages; what it goes down and comes up by."""
+"""MASR-Net: any size, every weight, gradient checkpointing; downsampling and upsampling."""
 
 import math
 from itertools import product
@@ -6,11 +6,10 @@ from itertools import product
 import pytest
 import torch
 
-from MMRegCore.config.networks import MasrNetSettings
 from MMRegCore.errors import InputError
 from MMRegCore.networks import masrnet
-from MMRegCore.networks.blocks import blur_pool, upsampled
-from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.networks.blocks import blur_pool, crop_to, upsample2
+from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
 
 SMALL = MasrNetSettings(channels=(2, 3, 4, 5))
 
@@ -32,15 +31,15 @@ def test_every_weight_learns():
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
 
 
-def described_and_kept(network, image):
-    """Descriptors, and how many numbers are kept for the way back."""
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        described = network(image)
-    return described, sum(kept)
+def descriptors_and_stored(network, image):
+    """Descriptors, and how many numbers are stored for the backward pass."""
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t.numel()) or t, lambda t: t):
+        descriptors = network(image)
+    return descriptors, sum(stored)
 
 
-def test_large_volumes_are_computed_in_stages_with_the_same_values_and_gradients(monkeypatch):
+def test_large_volumes_are_checkpointed_with_the_same_values_and_gradients(monkeypatch):
     torch.manual_seed(0)
     network = MasrNet(SMALL).double()
     monkeypatch.setattr(masrnet, "_SLAB", 3)
@@ -48,9 +47,9 @@ def test_large_volumes_are_computed_in_stages_with_the_same_values_and_gradients
     found = []
     for large in (10**9, 1):
         monkeypatch.setattr(masrnet, "LARGE_VOXELS", large)
-        described, kept = described_and_kept(network, image)
-        gradients = torch.autograd.grad(described.square().sum(), list(network.parameters()))
-        found.append((described.detach(), gradients, kept))
+        descriptors, stored = descriptors_and_stored(network, image)
+        gradients = torch.autograd.grad(descriptors.square().sum(), list(network.parameters()))
+        found.append((descriptors.detach(), gradients, stored))
     (values, gradients, much), (again, same, little) = found
     torch.testing.assert_close(values, again, atol=1e-5, rtol=1e-5)  # h is compared in single precision
     # That of what shifts all of h is nothing, but for rounding.
@@ -75,7 +74,7 @@ def test_blur_pool_is_the_binomial_kernel_at_every_second_place():
 
 def test_upsampling_puts_pooled_values_back_where_they_were():
     ramp = torch.arange(12.0).reshape(1, 1, 12, 1, 1).expand(1, 1, 12, 11, 12)
-    back = upsampled(blur_pool(ramp), (12, 11, 12))
+    back = crop_to(upsample2(blur_pool(ramp)), (12, 11, 12))
     assert back.shape == ramp.shape
     torch.testing.assert_close(back[:, :, 4:-4], ramp[:, :, 4:-4])
 

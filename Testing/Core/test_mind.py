@@ -5,8 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from torch.autograd import gradcheck
 
-from MMRegCore.features.mind import CHANNELS, box_mean, mind_ssc
+from MMRegCore.similarity.descriptors.mind import CHANNELS, Mind, mind_ssc
 
 
 def image_of(shape: tuple[int, int, int] = (9, 10, 11), seed: int = 0) -> torch.Tensor:
@@ -85,8 +86,28 @@ def test_input_is_not_altered():
     assert torch.equal(image, before)
 
 
-@pytest.mark.parametrize("radius", [0, 1, 2])
-def test_box_mean(radius):
-    image = image_of()[0, 0]
-    expected = torch.nn.functional.avg_pool3d(image[None, None], 2 * radius + 1, stride=1)[0, 0]
-    assert torch.allclose(box_mean(image.clone(), radius), expected, atol=1e-6)
+def test_gradient():
+    image = image_of((5, 5, 5)).double().requires_grad_()
+    # But for the image's mean noise, which bounds the noise of flat regions only.
+    assert gradcheck(lambda x: mind_ssc(x, radius=1, dilation=1), (image,), fast_mode=True)
+
+
+def test_double_precision_is_kept():
+    image = image_of()
+    assert mind_ssc(image.double()).dtype == torch.float64
+    assert torch.allclose(mind_ssc(image.double()).float(), mind_ssc(image), atol=1e-4)
+
+
+@pytest.mark.parametrize(("norm", "power"), [("l2", 2), ("l1", 1)])
+def test_similarity_is_minus_the_mean_difference_inside_the_mask(norm, power):
+    fixed, moving, mask = image_of(seed=1), image_of(seed=2), torch.zeros(1, 1, 9, 10, 11, dtype=torch.bool)
+    mask[..., 2:7, 3:9, 1:6] = True
+    difference = (mind_ssc(fixed) - mind_ssc(moving)).abs().numpy()[0][:, mask[0, 0].numpy()]
+    assert float(Mind(norm=norm).mean(fixed, moving, mask)) == pytest.approx(-(difference**power).mean(), rel=1e-5)
+    assert float(Mind(norm=norm).mean(fixed, fixed)) == 0
+
+
+def test_parameters_are_those_of_the_descriptor():
+    image = image_of()
+    encoded = Mind(radius=2, dilation=1).encode_moving(image, torch.ones_like(image))
+    assert torch.equal(encoded, mind_ssc(image, radius=2, dilation=1))

@@ -7,13 +7,13 @@ from MMRegCore.monitor import Monitor
 
 
 def test_parts_map_onto_their_share_and_carry_their_label():
-    seen: list[tuple[str, float]] = []
-    monitor = Monitor(lambda stage, fraction: seen.append((stage, fraction)))
+    reported: list[tuple[str, float]] = []
+    monitor = Monitor(lambda stage, fraction: reported.append((stage, fraction)))
     part = monitor.part(0.2, 0.6, "T1")
     part.report("levels", 0.5)
     part.part(0.5, 1.0, "Adam").report("step", 1.0)
     monitor.part(0.6, 1.0).report("report", 0.0)
-    assert seen == [
+    assert reported == [
         ("T1: levels", pytest.approx(0.4)),
         ("T1: Adam: step", pytest.approx(0.6)),
         ("report", pytest.approx(0.6)),
@@ -21,12 +21,12 @@ def test_parts_map_onto_their_share_and_carry_their_label():
 
 
 def test_fractions_stay_between_zero_and_one():
-    seen: list[float] = []
-    monitor = Monitor(lambda _, fraction: seen.append(fraction))
+    reported: list[float] = []
+    monitor = Monitor(lambda _, fraction: reported.append(fraction))
     monitor.report("a", -1)
     monitor.report("b", 7)
     monitor.part(0.0, 0.5).report("c", 3)
-    assert seen == [0.0, 1.0, 0.5]
+    assert reported == [0.0, 1.0, 0.5]
 
 
 def test_without_a_listener_it_is_silent():

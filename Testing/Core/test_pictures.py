@@ -7,17 +7,18 @@ import pytest
 import torch
 
 from MMRegCore.cli import main
-from MMRegCore.config.networks import MultiPropSettings, TrainedOn
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import read_volume, write_transform, write_volume
-from MMRegCore.methods.augmentation import augment
-from MMRegCore.networks.multiprop import MultiProp
-from MMRegCore.qa.blend import blend, starlet
-from MMRegCore.training.checkpoint import write_weights
+from MMRegCore.io.transforms import write_transform
+from MMRegCore.io.volumes import read_volume, write_volume
+from MMRegCore.networks.multiprop import MultiProp, MultiPropSettings
+from MMRegCore.networks.protocol import TrainingDomain
+from MMRegCore.ops import warp
+from MMRegCore.report.blend import blend, starlet
+from MMRegCore.training.augmentation import augment
+from MMRegCore.training.engine.checkpoint import write_weights
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
-from MMRegCore.warp import warp
 
 GRID = Grid((20, 22, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -74,7 +75,7 @@ def test_a_picture_of_images_that_do_not_lie_on_one_grid_is_refused():
             blend(noise(1), noise(2), **wrong)
 
 
-def test_fuse_brings_the_moving_image_through_the_transform(tmp_path):
+def test_fuse_warps_the_moving_image_by_the_transform(tmp_path):
     fixed, moving = noise(1), noise(2)
     matrix = np.eye(4)
     matrix[:3, 3] = [4.0, 0.0, -2.0]  # 2 voxels along w, 1 back along d
@@ -95,19 +96,19 @@ def test_fuse_brings_the_moving_image_through_the_transform(tmp_path):
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
-    on = TrainedOn(spacing_mm=2.0)
-    network = MultiProp(MultiPropSettings(features=(4, 4), matching=(4,), context=(4,), trained_on=on))
+    domain = TrainingDomain(spacing_mm=2.0)
+    network = MultiProp(MultiPropSettings(features=(4, 4), matching=(4,), context=(4,), trained_on=domain))
     with torch.no_grad():
         for part in network.matching:
             part.flow.convolution.weight.normal_(std=0.02)
         for part in network.pyramid:
             part.log_variance.convolution.bias.fill_(0.0)
     path = tmp_path / "w.safetensors"
-    write_weights(network, path, {"architecture": "multiprop", "settings": network.settings.to_dict()})
+    write_weights(network, path)
     return path
 
 
-def test_copies_differ_by_what_was_sampled_and_come_again_with_the_seed(weights):
+def test_copies_differ_by_their_samples_and_repeat_with_the_seed(weights):
     image = noise(3)
     labels = image.with_data((image.data * 5).round())
 
@@ -118,8 +119,8 @@ def test_copies_differ_by_what_was_sampled_and_come_again_with_the_seed(weights)
     assert torch.equal(first[0].image.data, again[0].image.data)
     assert not torch.equal(first[0].image.data, first[1].image.data)
     assert not torch.equal(first[0].image.data, other[0].image.data)
-    still = copies(strength=0.0)
-    assert torch.equal(still[0].field.displacement_mm, still[1].field.displacement_mm)
+    plain = copies(strength=0.0)
+    assert torch.equal(plain[0].field.displacement_mm, plain[1].field.displacement_mm)
     for copy in first:
         assert set(copy.labels.data.unique().tolist()) <= set(labels.data.unique().tolist())
         moved = warp(image.data[None], copy.field.to_voxel())[0]

@@ -6,16 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from MMRegCore.config.networks import GradientGuidedSettings, LapIrnSettings, MasrNetSettings, MultiPropSettings
 from MMRegCore.errors import InputError
-from MMRegCore.networks.blocks import Conv, carried_on, doubled
-from MMRegCore.networks.flow import affine_map, finer, halved, integrated, padded_to, positions_of, warp
-from MMRegCore.networks.gradient_guided import GatedFusion, GradientGuided, gradient_map
+from MMRegCore.networks import find_network, networks
+from MMRegCore.networks.blocks import Conv, affine_map, avg_pool2, pad_to_multiple, replicate_pad, upsample2
+from MMRegCore.networks.gradient_guided import GatedFusion, GradientGuided, GradientGuidedSettings, gradient_map
 from MMRegCore.networks.intensity import unit_range
-from MMRegCore.networks.lapirn import LapIrn
-from MMRegCore.networks.multiprop import Latent, MultiProp, matching_error
-from MMRegCore.training.losses import jacobian_determinant
-from MMRegCore.warp import warp as slow_warp
+from MMRegCore.networks.lapirn import LapIrn, LapIrnSettings
+from MMRegCore.networks.masrnet import MasrNetSettings
+from MMRegCore.networks.multiprop import Latent, MultiProp, MultiPropSettings, matching_error
+from MMRegCore.ops import identity_positions, integrate_velocity, jacobian_determinant, upsample_field, warp
 
 SMALL_BRANCH = {"encoder": (4, 8), "decoder": (8, 8), "refinement": (8, 4)}
 NETWORKS = {
@@ -29,11 +28,20 @@ NETWORKS = {
             start_channels=2,
             residual_blocks=1,
             inputs="descriptors",
-            describer=MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4),
+            descriptor_network=MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4),
         )
     ),
     "lapirn, diffeomorphic": lambda: LapIrn(LapIrnSettings(start_channels=2, residual_blocks=1, diffeomorphic=True)),
 }
+
+
+def test_networks_are_found_by_their_names():
+    assert {name: network.name for name, network in networks().items()} == {
+        name: name for name in ("gradient-guided", "lapirn", "masr-net", "multiprop")
+    }
+    assert find_network("lapirn") is LapIrn
+    with pytest.raises(InputError, match="did you mean 'lapirn'"):
+        find_network("lapirm")
 
 
 def smooth_image(shape=(16, 16, 16), seed=0, cells=4):
@@ -57,7 +65,7 @@ def test_two_images_of_any_size_give_a_displacement_of_theirs(name, shape):
         displacement = network(torch.rand(2, 1, *shape), torch.rand(2, 1, *shape))
     assert displacement.shape == (2, 3, *shape)
     assert torch.isfinite(displacement).all()
-    # What has not learned moves hardly anything.
+    # Untrained, it predicts hardly any motion.
     assert float(displacement.abs().max()) < 1.5
 
 
@@ -79,7 +87,7 @@ def test_a_translation_is_learned_in_sign_and_axis(name, axis, voxels):
     fixed = smooth_image(cells=6)
     shift = torch.zeros(1, 3, 16, 16, 16)
     shift[:, axis] = voxels
-    moving = slow_warp(fixed, -shift)
+    moving = warp(fixed, -shift)
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(30):
         displacement = network(fixed, moving)
@@ -94,15 +102,19 @@ def test_a_translation_is_learned_in_sign_and_axis(name, axis, voxels):
     assert all(abs(float(mean[other])) < 0.4 for other in range(3) if other != axis)
 
 
-def test_warping_agrees_with_the_librarys_own():
+def test_warping_agrees_with_sampling_between_the_outer_voxels_centres():
+    """Against PyTorch's other convention: -1 and 1 are the centres of the outer voxels."""
     image, flow = smooth_image((9, 11, 8)), smooth_flow((9, 11, 8), 2.0)
-    torch.testing.assert_close(warp(image, flow), slow_warp(image, flow), atol=1e-5, rtol=1e-5)
+    last = torch.tensor([8.0, 10.0, 7.0]).reshape(3, 1, 1, 1)
+    grid = (2 * (identity_positions((9, 11, 8)) + flow) / last - 1).flip(1).permute(0, 2, 3, 4, 1)
+    expected = F.grid_sample(image, grid, padding_mode="border", align_corners=True)
+    torch.testing.assert_close(warp(image, flow), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(warp(image, torch.zeros_like(flow)), image)
 
 
 def test_integration_follows_the_velocity():
     """Against Euler's method with many small steps."""
-    d, h, w = positions_of(torch.zeros(1, 1, 16, 16, 16))[0]
+    d, h, w = identity_positions((16, 16, 16))[0]
     velocity = torch.stack([torch.sin(h / 4), torch.cos(w / 5), torch.sin(d / 6 + 1)])[None]
     position = torch.zeros_like(velocity)
     steps = 200
@@ -110,39 +122,39 @@ def test_integration_follows_the_velocity():
         position = position + warp(velocity, position) / steps
     # At the border the flow enters from outside, where the two continue differently.
     inner = (..., slice(2, -2), slice(2, -2), slice(2, -2))
-    assert float((integrated(velocity) - position)[inner].abs().max()) < 0.05
-    assert not integrated(torch.zeros_like(velocity)).any()
+    assert float((integrate_velocity(velocity) - position)[inner].abs().max()) < 0.05
+    assert not integrate_velocity(torch.zeros_like(velocity)).any()
 
 
 def test_a_constant_velocity_is_a_translation():
     velocity = torch.tensor([1.5, -0.5, 0.25]).reshape(1, 3, 1, 1, 1).expand(1, 3, 8, 8, 8)
-    torch.testing.assert_close(integrated(velocity), velocity.contiguous())
+    torch.testing.assert_close(integrate_velocity(velocity), velocity.contiguous())
 
 
 def test_integration_does_not_fold_where_the_velocity_would():
     velocity = smooth_flow((20, 20, 20), 2.0)
-    assert float(jacobian_determinant(velocity).min()) < 0
-    assert float(jacobian_determinant(integrated(velocity)).min()) > 0
+    assert float(jacobian_determinant(velocity, "forward").min()) < 0
+    assert float(jacobian_determinant(integrate_velocity(velocity), "forward").min()) > 0
 
 
 def test_the_same_flow_at_twice_the_resolution():
-    positions = positions_of(torch.zeros(1, 1, 4, 4, 4))
+    positions = identity_positions((4, 4, 4))
     # u = 0.1 (x - 1.5) on the coarse grid is 0.1 (x' - 3.5) on the fine one, in its own voxels.
-    fine = finer(0.1 * (positions - 1.5), (8, 8, 8))
-    expected = 0.1 * (positions_of(fine) - 3.5)
+    fine = upsample_field(0.1 * (positions - 1.5), (8, 8, 8))
+    expected = 0.1 * (identity_positions((8, 8, 8)) - 3.5)
     inner = (..., slice(1, -1), slice(1, -1), slice(1, -1))
     torch.testing.assert_close(fine[inner], expected[inner])
 
 
 def test_padding_goes_to_the_far_side():
     image = torch.rand(1, 1, 5, 8, 3)
-    padded = padded_to(image, 4)
+    padded = pad_to_multiple(image, 4)
     assert padded.shape == (1, 1, 8, 8, 4)
     assert torch.equal(padded[..., :5, :, :3], image)
 
 
 def test_an_affine_map_is_about_the_middle():
-    positions = positions_of(torch.zeros(1, 1, 5, 7, 9))
+    positions = identity_positions((5, 7, 9))
     matrix = torch.eye(3, 4)[None].clone()
     torch.testing.assert_close(affine_map(matrix, positions), positions)
     matrix[0, :, :3] *= 2
@@ -161,7 +173,7 @@ def test_the_affine_part_and_the_deformation_compose():
         network.matching[0].flow.convolution.bias.copy_(torch.tensor([0.3, -0.4, 0.2]))
         fixed, moving = smooth_image(seed=1), smooth_image(seed=2)
         found = network.propagate(fixed, moving)
-        deformation = finer(found.scales[-1].displacement, (16, 16, 16))
+        deformation = upsample_field(found.scales[-1].displacement, (16, 16, 16))
         twice = warp(found.moving, deformation)
         once = warp(moving, found.displacement_voxel)
     inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
@@ -198,8 +210,8 @@ def test_the_matching_network_sees_the_warped_features():
 def test_latents_have_the_mean_and_spread_that_they_say():
     latent = Latent(torch.full((1, 1, 30, 30, 30), 2.0), torch.full((1, 1, 30, 30, 30), math.log(9.0)))
     torch.manual_seed(0)
-    assert torch.equal(latent.sampled(0.0), latent.mean)
-    drawn = latent.sampled(1.0)
+    assert torch.equal(latent.sample(0.0), latent.mean)
+    drawn = latent.sample(1.0)
     assert float(drawn.mean()) == pytest.approx(2, abs=0.1)
     assert float(drawn.std()) == pytest.approx(3, abs=0.1)
 
@@ -260,24 +272,24 @@ def test_lapirn_stops_at_the_level_that_is_asked_for():
         all_levels, first = network.fields(fixed, moving), network.fields(fixed, moving, 1)
     assert [f.flow.shape[2] for f in all_levels] == [4, 8, 16]
     torch.testing.assert_close(first[0].flow, all_levels[0].flow)
-    assert network.at_full_resolution(first, fixed).shape == (1, 3, 16, 16, 16)
+    assert network.at_full_resolution(first, fixed.shape[2:]).shape == (1, 3, 16, 16, 16)
 
 
-def test_lapirn_sees_descriptors_at_half_the_resolution_and_does_not_learn_them():
+def test_lapirn_encodes_descriptors_at_half_the_resolution_and_does_not_train_them():
     torch.manual_seed(0)
     network = NETWORKS["lapirn, descriptors"]()
     image = torch.rand(2, 1, 9, 10, 12)
-    seen = network.described(image)
-    assert seen.shape == (2, 4, 5, 5, 6)
-    alone = F.normalize(network.describer(unit_range(image[1:])), dim=1)
-    torch.testing.assert_close(seen[1, :, :4], F.avg_pool3d(alone, 2)[0], atol=1e-4, rtol=1e-4)
+    encoded = network.encode(image)
+    assert encoded.shape == (2, 4, 5, 5, 6)
+    alone = F.normalize(network.descriptor_network(unit_range(image[1:])), dim=1)
+    torch.testing.assert_close(encoded[1, :, :4], F.avg_pool3d(alone, 2)[0], atol=1e-4, rtol=1e-4)
     displacement = network(image, image.flip(2))
-    torch.testing.assert_close(network.between(seen, network.seen(image.flip(2)), image.shape[2:]), displacement)
+    predicted = network.predict(encoded, network.encode(image.flip(2)), image.shape[2:])
+    torch.testing.assert_close(predicted, displacement)
     displacement.square().sum().backward()
-    assert all(p.grad is None for p in network.describer.parameters())
+    assert all(p.grad is None for p in network.descriptor_network.parameters())
     assert all(p.grad is not None for p in network.levels.parameters())
-    with pytest.raises(TypeError, match="one that sees images"):
-        NETWORKS["lapirn"]().described(image)
+    assert NETWORKS["lapirn"]().encode(image) is image
 
 
 def test_lapirn_moves_no_further_than_its_range():
@@ -289,13 +301,13 @@ def test_lapirn_moves_no_further_than_its_range():
     assert float(flow.max()) == pytest.approx(0.1 * 3 / 2, rel=1e-3)
 
 
-def test_halving_is_the_mean_of_blocks_in_any_precision_and_layout():
+def test_avg_pool2_is_the_mean_of_blocks_in_any_precision_and_layout():
     volume = torch.rand(2, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
     expected = F.avg_pool3d(volume, 2)
-    torch.testing.assert_close(halved(volume), expected)
+    torch.testing.assert_close(avg_pool2(volume), expected)
     together = volume.contiguous(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(halved(together), expected)
-    half = halved(volume.bfloat16())
+    torch.testing.assert_close(avg_pool2(together), expected)
+    half = avg_pool2(volume.bfloat16())
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), expected, atol=0.01, rtol=0)
 
@@ -303,8 +315,8 @@ def test_halving_is_the_mean_of_blocks_in_any_precision_and_layout():
 def test_edges_and_upsampling_keep_bfloat16_where_autocast_would_not():
     volume = torch.rand(1, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert F.pad(volume, (1,) * 6, mode="replicate").dtype == torch.float32  # what it is kept from
-        padded, fine = carried_on(volume, (1,) * 6), doubled(volume)
+        assert F.pad(volume, (1,) * 6, mode="replicate").dtype == torch.float32  # what autocast would do
+        padded, fine = replicate_pad(volume, (1,) * 6), upsample2(volume)
     assert padded.dtype == fine.dtype == torch.bfloat16
     assert torch.equal(padded.float(), F.pad(volume.float(), (1,) * 6, mode="replicate"))
     wanted = F.interpolate(volume.float(), scale_factor=2, mode="trilinear", align_corners=False)

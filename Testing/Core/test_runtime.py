@@ -1,16 +1,20 @@
 """Devices, memory, and what happens where either is missing."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from known_motion import texture
 from MMRegCore import pipeline, runtime
-from MMRegCore.config import load_preset, with_changes
+from MMRegCore.config import DEFAULT_PRESET, load_preset, with_changes
 from MMRegCore.errors import DeviceError
 from MMRegCore.geometry import Grid
-from MMRegCore.methods import mcbo
+from MMRegCore.methods import find_method
+from MMRegCore.monitor import Monitor
+from MMRegCore.optimisation import dense_search
 from MMRegCore.runtime import (
     GIB,
     available_memory_bytes,
@@ -78,17 +82,13 @@ class TestMemory:
 class TestFallback:
     @pytest.fixture
     def volume(self) -> Volume:
-        values = np.random.default_rng(0).random((1, 14, 14, 14))
-        return Volume(torch.from_numpy(values), Grid((14, 14, 14), np.eye(4)))
+        return Volume(texture(1, 30)[0, ..., :26], Grid((30, 30, 26), np.eye(4)), name="texture")
 
-    @pytest.fixture
-    def settings(self):
-        changes = {"mcbo.strides": "1", "mcbo.weights": "1", "mcbo.half_width": "1", "mcbo.refine": "none"}
-        return with_changes(load_preset("mcbo"), changes)
-
-    def test_out_of_memory_halves_the_parts_and_goes_on(self, volume, settings, monkeypatch):
+    def test_out_of_memory_halves_the_parts_and_goes_on(self, volume, monkeypatch):
+        changes = {"mcbo.strides": "2", "mcbo.weights": "1", "mcbo.half_width": "1", "mcbo.refine": "none"}
+        settings = with_changes(load_preset("mcbo"), changes)
         expected = pipeline.register(volume, volume, settings=settings, device="cpu")
-        original, failures = mcbo.cost_volume, [2]
+        original, failures = dense_search.cost_volume, [2]
 
         def scarce(*arguments):
             if failures[0]:
@@ -96,29 +96,54 @@ class TestFallback:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return original(*arguments)
 
-        monkeypatch.setattr(mcbo, "cost_volume", scarce)
+        monkeypatch.setattr(dense_search, "cost_volume", scarce)
         found = pipeline.register(volume, volume, settings=settings, device="cpu")
         points = volume.grid.corners_ras() * 0.5
         assert failures == [0]
         assert np.array_equal(found.transform.apply(points), expected.transform.apply(points))
 
-    def test_a_device_without_memory_gives_way_to_the_cpu_and_says_so(self, volume, settings, monkeypatch, caplog):
+    def test_without_memory_for_the_smallest_part(self, monkeypatch):
+        def none(*arguments):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(dense_search, "cost_volume", none)
+        one = torch.ones(1, 1, 8, 8, 8)
+        search = dense_search.DenseSearch(1, (0.3, 1.0), masked=True, memory_bytes=GIB)
+        with pytest.raises(DeviceError, match="expected memory for a part of the cost volume"):
+            search.find(dense_search.DescriptorPair(one, one, one, one), Monitor(), "matching")
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), DeviceError("none left")])
+    def test_a_device_without_memory_gives_way_to_the_cpu_and_says_so(self, volume, error, monkeypatch, caplog):
         used: list[torch.device] = []
-        original = pipeline.solve
+        method = find_method("lc2")
 
-        def only_on_cpu(prepared, *more):
-            used.append(prepared.fixed.device)
-            if prepared.fixed.device.type != "cpu":
-                raise torch.OutOfMemoryError("out of memory")
-            return original(prepared, *more)
+        def only_on_cpu(problem, options):
+            used.append(problem.prepared.fixed.image.device)
+            if used[-1].type != "cpu":
+                raise error
+            return method.solve(problem, options)
 
-        monkeypatch.setattr(pipeline, "solve", only_on_cpu)
+        monkeypatch.setattr(pipeline, "find_method", lambda name: replace(method, solve=only_on_cpu))
         # 'meta' stands in for a GPU: a device that tensors can be moved to.
         monkeypatch.setattr(pipeline, "resolve_device", lambda name: torch.device("meta"))
+        changes = {
+            "lc2.search.sampling_spacing_mm": "2.5,1.5",
+            "lc2.search.half_width": "2,2",
+            "lc2.search.range_mm": 0,
+        }
+        settings = with_changes(load_preset(DEFAULT_PRESET), {**changes, "lc2.search.extended_range_mm": 0})
         result = pipeline.register(volume, volume, settings=settings)
         assert [device.type for device in used] == ["meta", "cpu"]
-        assert result.provenance["device"] == "cpu"
+        assert result.provenance.device == "cpu"
         assert "the memory of meta did not suffice; going on with the CPU" in caplog.text
+
+    def test_the_cpu_without_memory_is_an_error(self, volume, monkeypatch):
+        def none(problem, options):
+            raise DeviceError("expected memory; the device has none left")
+
+        monkeypatch.setattr(pipeline, "find_method", lambda name: replace(find_method(name), solve=none))
+        with pytest.raises(DeviceError, match="none left"):
+            pipeline.register(volume, volume, device="cpu")
 
 
 class TestPackageVersion:
@@ -136,12 +161,14 @@ class TestPackageVersion:
         assert runtime.package_version("no_such_package") is None
 
 
-@pytest.mark.parametrize(("told", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False), (None, False)])
-def test_networks_compute_in_bfloat16_by_themselves_only_where_the_processor_can(monkeypatch, told, expected):
-    if told is None:  # as older releases of torch are
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [({"avx512_bf16": True}, True), ({"avx2": True}, False), (None, False)]
+)
+def test_networks_compute_in_bfloat16_by_themselves_only_where_the_processor_can(monkeypatch, capabilities, expected):
+    if capabilities is None:  # as older releases of torch are
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     assert is_mixed(cpu, "auto") == expected
     assert is_mixed(gpu, "auto")

@@ -6,24 +6,28 @@ from importlib.resources import files
 import pytest
 import torch
 
-from MMRegCore.config.training import SynthesisSettings
-from MMRegCore.features.mind import mind_ssc
-from MMRegCore.networks.masrnet import MasrNet
+from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
+from MMRegCore.networks.protocol import Network
 from MMRegCore.networks.weights import load_network, read_card, weights_names
+from MMRegCore.similarity.descriptors.mind import mind_ssc
 from MMRegCore.simulate.noise import random_stream, smooth_noise
-from MMRegCore.training.contrastive import at_places, foreground_places, retrieval
-from MMRegCore.training.synthesis import synthetic_contrast
+from MMRegCore.training.data.synthesis import SynthesisSettings, synthetic_contrast
+from MMRegCore.training.recipes import find_recipe
+from MMRegCore.training.recipes.contrastive import at_points, foreground_points, retrieval
 
 SAID = ("architecture", "settings", "data", "steps", "seconds", "machine", "scores", "sha256", "licence", "command")
 
 
 @pytest.mark.parametrize("name", weights_names())
 def test_weights_load_are_small_and_say_where_they_come_from(name):
-    assert all(parameter.isfinite().all() for parameter in load_network(name).parameters())
+    assert all(parameter.isfinite().all() for parameter in load_network(name, Network).parameters())
     card = read_card(name)
     assert all(card.get(key) for key in SAID)
     assert "/" not in card["machine"]
     assert "/work" not in json.dumps(card)
+    assert "build/" not in json.dumps(card)
+    settings_class = find_recipe(card["architecture"]).settings_class
+    assert settings_class.from_dict(card["training_settings"]).to_dict() == card["training_settings"]
     assert files("MMRegCore").joinpath("weights", f"{name}.safetensors").stat().st_size <= 20e6
 
 
@@ -37,22 +41,22 @@ def contrasts():
 
 
 def test_masr_net_finds_places_across_contrasts_where_mind_and_an_untrained_network_do_not(contrasts):
-    places = foreground_places(torch.ones(40, 40, 40, dtype=torch.bool), 500, torch.Generator().manual_seed(2))
+    points = foreground_points(torch.ones(40, 40, 40, dtype=torch.bool), 500, torch.Generator().manual_seed(2))
     torch.manual_seed(0)
 
     def found(method, compare="angle"):
         with torch.no_grad():
-            return retrieval(*(at_places(method(image), places) for image in contrasts), compare=compare)
+            return retrieval(*(at_points(method(image), points) for image in contrasts), compare=compare)
 
-    trained = found(load_network("masrnet"))
+    trained = found(load_network("masrnet", MasrNet))
     assert trained > 0.3
-    assert trained > 2 * found(MasrNet().eval())
+    assert trained > 2 * found(MasrNet(MasrNetSettings()).eval())
     assert trained > found(mind_ssc, "distance") + 0.1
 
 
 def test_masr_net_goes_by_the_anatomy_and_not_by_the_border_of_the_image(contrasts):
     """Cut out 4 voxels apart, two images are most alike 4 voxels apart, and no more alike towards 0."""
-    network = load_network("masrnet")
+    network = load_network("masrnet", MasrNet)
     with torch.no_grad():
         first = network(contrasts[0][..., :32, :, :])[0, :, 10:20]
         second = network(contrasts[1][..., 4:36, :, :])[0]

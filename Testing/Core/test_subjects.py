@@ -10,7 +10,7 @@ from benchmarks import subjects as made
 from benchmarks.blended_subjects import blend, field_between
 from benchmarks.training_subjects import write_training_data
 from MMRegCore.geometry import Grid
-from MMRegCore.training.data import read_training_data
+from MMRegCore.training.data.subjects import read_training_data
 from MMRegCore.volume import Volume
 
 
@@ -109,5 +109,5 @@ def test_a_blend_lies_between_a_subject_and_others():
     middles = [float(core.nonzero().float().mean()) for core in blends]
     assert all(12.5 <= middle <= 20 for middle in middles)  # 12.5 is the one, 18.5 the other, a fifth beyond it allowed
     assert len({round(middle, 1) for middle in middles}) > 3
-    still = blend(one, torch.zeros_like(field), random)
-    assert torch.equal(still.data, one.labels.data)
+    unchanged = blend(one, torch.zeros_like(field), random)
+    assert torch.equal(unchanged.data, one.labels.data)

@@ -1,25 +1,29 @@
-"""Training data in both layouts, each mistake told in one line, and a whole small training by its command."""
+"""Training data in both layouts, one line for each mistake, and a whole small training by its command."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from MMRegCore.cli import main
-from MMRegCore.config.training import MasrNetTraining
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import write_volume
+from MMRegCore.io.volumes import write_volume
+from MMRegCore.networks import find_network, networks
+from MMRegCore.networks.masrnet import MasrNet
 from MMRegCore.networks.weights import load_network
-from MMRegCore.settings import with_changes
-from MMRegCore.training import masrnet as masrnet_training
-from MMRegCore.training.curves import read_curves
-from MMRegCore.training.data import SubjectFiles, Subjects, read_training_data
-from MMRegCore.training.registry import TRAININGS, find_training, read_settings
+from MMRegCore.settings import describe, with_changes
+from MMRegCore.training.data.subjects import SubjectFiles, Subjects, read_training_data
+from MMRegCore.training.engine.curves import read_curves
+from MMRegCore.training.recipes import find_recipe, read_settings, recipes
+from MMRegCore.training.recipes import masrnet as masrnet_recipe
+from MMRegCore.training.recipes.masrnet import MasrNetTraining
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GRID = Grid((18, 20, 22), np.diag([1.0, 1.0, 1.5, 1.0]))
 SMALL = {
     "training.steps": "4",
@@ -27,7 +31,7 @@ SMALL = {
     "network.channels": "2,2,2,2",
     "samples": "50",
     "validation_pairs": "2",
-    "views.crop_voxel": "16",
+    "patches.crop_voxel": "16",
 }
 
 
@@ -109,13 +113,13 @@ def break_json(root, **changes):
         ({"registration_val": [{"fixed": "a/Head.nii.gz"}]}, "expected a name as NAME_CASE_CONTRAST"),
     ],
 )
-def test_what_is_wrong_in_a_dataset_json_is_told(learn2reg, changes, message):
+def test_what_is_wrong_in_a_dataset_json_is_named(learn2reg, changes, message):
     break_json(learn2reg, **changes)
     with pytest.raises(InputError, match=message):
         read_training_data(learn2reg)
 
 
-def test_what_is_wrong_in_a_folder_is_told(by_folder, tmp_path):
+def test_what_is_wrong_in_a_folder_is_named(by_folder, tmp_path):
     with pytest.raises(InputError, match="expected a folder with training data"):
         read_training_data(tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -142,7 +146,7 @@ def test_images_of_a_subject_must_lie_on_one_grid(by_folder):
         _ = read_training_data(by_folder).training[0]
 
 
-def test_subjects_are_read_once_and_let_go_when_memory_is_short(tmp_path, monkeypatch):
+def test_subjects_are_read_once_and_the_least_recently_used_dropped(tmp_path, monkeypatch):
     for number in range(3):
         write_volume(image(number), tmp_path / f"{number}.nii.gz")
     files = [SubjectFiles(str(n), {"t1": tmp_path / f"{n}.nii.gz"}) for n in range(3)]
@@ -159,10 +163,10 @@ def test_subjects_are_read_once_and_let_go_when_memory_is_short(tmp_path, monkey
     assert subjects[1:].names == ("1", "2")
 
 
-def test_masr_net_learns_the_same_from_large_cubes_of_which_little_is_kept(by_folder, tmp_path, monkeypatch):
+def test_masr_net_learns_the_same_from_large_cubes_that_are_checkpointed(by_folder, tmp_path, monkeypatch):
     settings = with_changes(MasrNetTraining(), {**SMALL, "training.precision": "float32", "neighbours": 1.0})
     whole = run_training("masr-net", settings, by_folder, tmp_path / "whole")
-    monkeypatch.setattr(masrnet_training, "LARGE_VOXELS", 16**3 - 1)
+    monkeypatch.setattr(masrnet_recipe, "LARGE_VOXELS", 16**3 - 1)
     again = run_training("masr-net", settings, by_folder, tmp_path / "again")
     assert again == pytest.approx(whole, abs=1e-4)
     for kind in ("contrastive", "neighbours"):
@@ -180,7 +184,7 @@ def test_masr_net_trains_resumes_and_loads_again(by_folder, tmp_path):
     assert run_training("masr-net", settings, by_folder, tmp_path / "parts", resume=True) == scores
     for name in ("curves.csv", "last.safetensors", "settings.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    network = load_network(tmp_path / "whole" / "best.safetensors")
+    network = load_network(tmp_path / "whole" / "best.safetensors", MasrNet)
     assert network(torch.rand(1, 1, 16, 16, 16)).shape == (1, 24, 16, 16, 16)
     card = json.loads((tmp_path / "whole" / "last.json").read_text())
     assert card["data"] == "by folder: t0, t1, t2"
@@ -194,10 +198,10 @@ def test_masr_net_trains_on_a_gpu_in_mixed_precision(by_folder, tmp_path):
         "masr-net", with_changes(MasrNetTraining(), SMALL), by_folder, tmp_path / "out", device="cuda"
     )
     assert 0 <= scores["retrieval"] <= 1
-    assert load_network(tmp_path / "out" / "best.safetensors")(torch.rand(1, 1, 16, 16, 16)).isfinite().all()
+    assert load_network(tmp_path / "out" / "best.safetensors", MasrNet)(torch.rand(1, 1, 16, 16, 16)).isfinite().all()
 
 
-def test_another_training_is_not_gone_on_with(by_folder, tmp_path):
+def test_another_training_is_not_resumed(by_folder, tmp_path):
     settings = with_changes(MasrNetTraining(), {**SMALL, "training.steps": "1"})
     run_training("masr-net", settings, by_folder, tmp_path / "out")
     with pytest.raises(InputError, match="or --resume"):
@@ -235,11 +239,33 @@ def test_settings_are_shown_without_data_and_mistakes_named(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", TRAININGS)
-def test_every_training_has_settings_and_words(name):
-    training = find_training(name)
-    assert read_settings(training, None) == training.settings()
-    assert training.help
+@pytest.mark.parametrize("name", recipes())
+def test_every_network_has_a_recipe_with_settings_that_explain_themselves(name):
+    recipe = find_recipe(name)
+    assert recipe.network_class is find_network(name)
+    settings = read_settings(recipe, None)
+    assert settings == recipe.settings_class()
+    assert type(settings.network) is recipe.network_class.settings_class
+    assert recipe.__doc__
+    assert all(shown.help.endswith(".") for shown in describe(settings))
+
+
+def test_every_network_can_be_trained():
+    assert set(recipes()) == set(networks())
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_configurations_of_the_benchmarks_are_valid(path):
+    recipe = next(recipe for name, recipe in recipes().items() if path.stem.startswith(name))
+    assert read_settings(recipe, path) != recipe.settings_class()
+
+
+def test_what_a_group_leaves_out_keeps_the_defaults_of_the_recipe(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"similarity": {"mind_radius": 1}}))
+    for name, norm in (("gradient-guided", "l1"), ("multiprop", "l2")):
+        similarity = read_settings(find_recipe(name), path).similarity
+        assert (similarity.mind_radius, similarity.mind_norm) == (1, norm)
 
 
 def test_a_cancelled_training_says_how_to_go_on(by_folder, tmp_path, capsys, monkeypatch):

@@ -1,9 +1,10 @@
-"""The training loop: what is interrupted and taken up again is what would have been; files are whole or not there."""
+"""The training loop: an interrupted and resumed training ends as an uninterrupted one; files are written atomically."""
 
 import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,39 +12,63 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from MMRegCore.config.training import TrainingSettings
 from MMRegCore.errors import Cancelled, InputError
 from MMRegCore.monitor import Monitor
-from MMRegCore.training.checkpoint import read_checkpoint, write_checkpoint
-from MMRegCore.training.curves import Curves, read_curves
-from MMRegCore.training.distributed import Place
-from MMRegCore.training.loop import train
+from MMRegCore.networks.protocol import Network
+from MMRegCore.settings import Settings, setting
+from MMRegCore.training.engine.checkpoint import read_checkpoint, write_checkpoint
+from MMRegCore.training.engine.curves import Curves, read_curves
+from MMRegCore.training.engine.distributed import ProcessContext
+from MMRegCore.training.engine.loop import train
+from MMRegCore.training.engine.recipe import Recipe
+from MMRegCore.training.settings import RecipeSettings, TrainingSettings
 
 CPU = torch.device("cpu")
 
 
-class Line:
+@dataclass(frozen=True)
+class LineSettings(Settings):
+    width: int = setting(3, help="Hidden units.")
+
+
+class LineNetwork(Network):
+    name = "line"
+    settings_class = LineSettings
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        torch.manual_seed(7)
+        self.layers = nn.Sequential(nn.Linear(1, settings.width), nn.Dropout(0.2), nn.Linear(settings.width, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@dataclass(frozen=True)
+class LineTraining(RecipeSettings):
+    network: LineSettings = LineSettings()
+    learning_rate: float = setting(0.05, help="Of Adam.")
+
+
+class Line(Recipe):
     """Fits y = 2x + noise; noise from the step's stream and from torch's global one, and a λ learned along."""
 
-    architecture, network_settings, score = "line", {"width": 3}, "closeness"
+    network_class, settings_class, score = LineNetwork, LineTraining, "closeness"
 
-    def __init__(self, place=None, rate=0.05):
-        torch.manual_seed(7)
-        self.place = place or Place(CPU)
-        self.network = nn.Sequential(nn.Linear(1, 3), nn.Dropout(0.2), nn.Linear(3, 1))
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=rate)
+    def __init__(self, context=None):
+        super().__init__(LineTraining(), None, context or ProcessContext(CPU))
         self.weight = 1.0
 
-    def step(self, batch, generator):
+    def draw(self, generator):
+        x = torch.rand(8, 1, generator=generator) * 2 - 1
+        return x, 2 * x
+
+    def loss(self, batch, generator):
         x, y = batch
         noise = 0.01 * torch.randn(y.shape, generator=generator) + 0.01 * torch.randn(y.shape)
         loss = self.weight * (self.network(x) - y - noise).square().mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.place.average_gradients(self.network.parameters())
-        self.optimiser.step()
         self.weight *= 0.99
-        return {"loss": float(loss.detach()), "weight": self.weight}
+        return {"loss": loss, "weight": torch.tensor(self.weight)}
 
     def validate(self):
         self.network.eval()
@@ -54,17 +79,11 @@ class Line:
         return {"closeness": -float(error)}
 
     def state_dict(self):
-        return {"net": self.network.state_dict(), "adam": self.optimiser.state_dict(), "weight": self.weight}
+        return {**super().state_dict(), "weight": self.weight}
 
     def load_state_dict(self, state):
-        self.network.load_state_dict(state["net"])
-        self.optimiser.load_state_dict(state["adam"])
+        super().load_state_dict(state)
         self.weight = state["weight"]
-
-
-def batches(generator):
-    x = torch.rand(8, 1, generator=generator) * 2 - 1
-    return x, 2 * x
 
 
 def cancel_at(step):
@@ -88,32 +107,32 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one_bit_by_bit(tmp_pat
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    scores = train(Line(), batches, settings, whole)
+    scores = train(Line(), settings, whole)
     with pytest.raises(Cancelled):
-        train(Line(), batches, settings, parts, monitor=cancel_at(at))
+        train(Line(), settings, parts, monitor=cancel_at(at))
     torch.manual_seed(99)  # what the process drew before does not matter
-    assert train(Line(), batches, settings, parts, resume=True) == scores
+    assert train(Line(), settings, parts, resume=True) == scores
     assert files(parts) == files(whole)
     first, second = (read_checkpoint(folder / "checkpoint.pt", CPU) for folder in (whole, parts))
-    for name, tensor in first["recipe"]["net"].items():
-        assert torch.equal(tensor, second["recipe"]["net"][name])
+    for name, tensor in first["recipe"]["network"].items():
+        assert torch.equal(tensor, second["recipe"]["network"][name])
 
 
 def test_what_is_saved_and_scored_is_the_running_average_of_the_weights(tmp_path):
     """avg ← d avg + (1 - d) w with d = min(0.9, t / (t + 10)), while the training itself goes on as without."""
-    seen = []
+    recorded = []
 
-    class Watched(Line):
+    class Recording(Line):
         def step(self, batch, generator):
             losses = super().step(batch, generator)
-            seen.append({name: value.clone() for name, value in self.network.state_dict().items()})
+            recorded.append({name: value.clone() for name, value in self.network.state_dict().items()})
             return losses
 
     folders = [tmp_path / "plain", tmp_path / "averaged"]
     for folder, averaging in zip(folders, (0.0, 0.9), strict=True):
         folder.mkdir()
-        train(Watched(), batches, TrainingSettings(steps=30, validate_every=30, averaging=averaging), folder)
-    plain, averaged = seen[:30], seen[30:]
+        train(Recording(), TrainingSettings(steps=30, validate_every=30, averaging=averaging), folder)
+    plain, averaged = recorded[:30], recorded[30:]
     assert all(torch.equal(one[n], two[n]) for one, two in zip(plain, averaged, strict=True) for n in one)
     expected = {name: value.clone() for name, value in Line().network.state_dict().items()}
     for step, weights in enumerate(averaged, start=1):
@@ -134,7 +153,7 @@ def test_another_seed_is_another_training(tmp_path):
     for seed in (0, 0, 1):
         folder = tmp_path / str(len(results))
         folder.mkdir()
-        train(Line(), batches, TrainingSettings(steps=3, seed=seed), folder)
+        train(Line(), TrainingSettings(steps=3, seed=seed), folder)
         results.append((folder / "last.safetensors").read_bytes())
     assert results[0] == results[1] != results[2]
 
@@ -145,7 +164,7 @@ def test_training_leaves_the_callers_random_stream_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(line, batches, TrainingSettings(steps=2), tmp_path)
+    train(line, TrainingSettings(steps=2), tmp_path)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -156,7 +175,7 @@ def test_it_learns_and_the_best_weights_are_kept(tmp_path):
             return {"closeness": -100.0 if self.weight < 0.99**12 else scores["closeness"]}
 
     recipe = Worse()
-    train(recipe, batches, TrainingSettings(steps=20, validate_every=5), tmp_path)
+    train(recipe, TrainingSettings(steps=20, validate_every=5), tmp_path)
     best, last = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("best", "last"))
     assert best["steps"] == 10
     assert last["steps"] == 20
@@ -180,20 +199,24 @@ def test_the_curves_hold_means_of_losses_and_all_scores(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
+    class Diverging(Line):
+        def draw(self, generator):
+            return (torch.full((8, 1), float("nan")),) * 2
+
     with pytest.raises(InputError, match="expected finite losses; got nan as 'loss' at step 1"):
-        train(Line(), lambda g: (torch.full((8, 1), float("nan")),) * 2, TrainingSettings(steps=2), tmp_path)
+        train(Diverging(), TrainingSettings(steps=2), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_is_not_overwritten_unasked_and_not_missed(tmp_path):
-    with pytest.raises(InputError, match="expected a checkpoint to go on from"):
-        train(Line(), batches, TrainingSettings(steps=1), tmp_path, resume=True)
-    train(Line(), batches, TrainingSettings(steps=1), tmp_path)
+    with pytest.raises(InputError, match="expected a checkpoint to resume from"):
+        train(Line(), TrainingSettings(steps=1), tmp_path, resume=True)
+    train(Line(), TrainingSettings(steps=1), tmp_path)
     with pytest.raises(InputError, match="or --resume"):
-        train(Line(), batches, TrainingSettings(steps=1), tmp_path)
+        train(Line(), TrainingSettings(steps=1), tmp_path)
 
 
-def test_a_checkpoint_is_whole_or_not_there(tmp_path):
+def test_a_checkpoint_is_written_atomically(tmp_path):
     path = tmp_path / "checkpoint.pt"
     write_checkpoint(path, {"step": 1})
     with pytest.raises(TypeError):
@@ -203,7 +226,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
-def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, content):
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"expected a checkpoint of a training; got .*checkpoint\.pt"):
@@ -211,20 +234,20 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path, content):
 
 
 @pytest.mark.parametrize("part", ["recipe", "averaged"])
-def test_a_checkpoint_of_another_version_is_told_in_one_line(tmp_path, part):
-    train(Line(), batches, TrainingSettings(steps=1), tmp_path)
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, part):
+    train(Line(), TrainingSettings(steps=1), tmp_path)
     path = tmp_path / "checkpoint.pt"
     state = read_checkpoint(path, CPU)
     del state[part]
     write_checkpoint(path, state)
     with pytest.raises(InputError, match=rf"checkpoint of this version of MMReg; .*checkpoint\.pt has no {part}"):
-        train(Line(), batches, TrainingSettings(steps=2), tmp_path, resume=True)
+        train(Line(), TrainingSettings(steps=2), tmp_path, resume=True)
 
 
 def test_mixed_precision_computes_in_bfloat16_where_asked():
     layer = nn.Linear(2, 2)
     for mixed, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        with Place(CPU, mixed=mixed).autocast():
+        with ProcessContext(CPU, mixed=mixed).autocast():
             assert layer(torch.rand(1, 2)).dtype == dtype
 
 
@@ -237,15 +260,15 @@ def test_two_processes_average_their_gradients(tmp_path):
             import sys, torch
             from pathlib import Path
             sys.path.insert(0, {str(Path(__file__).parent)!r})
-            from test_training_loop import Line, batches, TrainingSettings, train
-            from MMRegCore.training.distributed import place_of_training
+            from test_training_loop import Line, TrainingSettings, train
+            from MMRegCore.training.engine.distributed import process_context
             folder = Path({str(tmp_path)!r}) / "out"
             folder.mkdir(exist_ok=True)
-            with place_of_training("cpu") as place:
-                recipe = Line(place)
-                recipe.network[1].p = 0.0
-                train(recipe, batches, TrainingSettings(steps=4, seed=1), folder, place=place)
-                torch.save(recipe.network.state_dict(), folder / f"rank{{place.rank}}.pt")
+            with process_context("cpu") as context:
+                recipe = Line(context)
+                recipe.network.layers[1].p = 0.0
+                train(recipe, TrainingSettings(steps=4, seed=1), folder, context=context)
+                torch.save(recipe.network.state_dict(), folder / f"rank{{context.rank}}.pt")
             """
         )
     )
@@ -262,17 +285,18 @@ def test_two_processes_average_their_gradients(tmp_path):
 
 def averaged_by_hand():
     recipe = Line()
-    recipe.network[1].p = 0.0
+    recipe.network.layers[1].p = 0.0
+    optimiser = torch.optim.Adam(recipe.network.parameters(), lr=0.05)
     for step in range(4):
         gradients = []
         for rank in (0, 1):
-            generator = Place(CPU, rank, 2).generator(1, step)
-            x, y = batches(generator)
+            generator = ProcessContext(CPU, rank, 2).generator(1, step)
+            x, y = recipe.draw(generator)
             noise = 0.01 * torch.randn(y.shape, generator=generator) + 0.01 * torch.randn(y.shape)
             loss = recipe.weight * (recipe.network(x) - y - noise).square().mean()
             gradients.append(torch.autograd.grad(loss, list(recipe.network.parameters())))
         for parameter, one, two in zip(recipe.network.parameters(), *gradients, strict=True):
             parameter.grad = (one + two) / 2
-        recipe.optimiser.step()
+        optimiser.step()
         recipe.weight *= 0.99
     return recipe.network.state_dict()

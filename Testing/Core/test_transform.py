@@ -74,7 +74,7 @@ def test_composite_gives_the_field_on_its_grid(any_grid, smooth_field):
     points = any_grid.points_ras()
     expected = points + field.displacement_mm.double().numpy()
     error = np.linalg.norm(transform.apply(points.reshape(-1, 3)).reshape(points.shape) - expected, axis=-1)
-    # Between control points the spline is smooth; at the edge the field is carried on with a kink, which it rounds.
+    # Between control points the spline is smooth; replicate padding has a kink at the edge, which it rounds.
     assert error[2:-2, 2:-2, 2:-2].max() < 0.02
     assert error.max() < 0.15
     sampled = transform.displacement_field(any_grid).displacement_mm
@@ -104,8 +104,7 @@ def test_composite_inverse_everywhere(composite, oblique_grid):
 
 def test_composite_of_a_rigid_field_is_only_a_matrix(any_grid):
     matrix = euler_ras((0.05, -0.1, 0.07), (3, -2, 5))
-    points = any_grid.points_ras()
-    field = DisplacementField(torch.from_numpy(transform_points(matrix, points) - points), any_grid)
+    field = DisplacementField.from_linear(matrix, any_grid)
     transform = composite_from_field(field, torch.ones(any_grid.shape))
     assert transform.is_linear
     corners = any_grid.corners_ras()
@@ -126,8 +125,7 @@ def test_nearest_rigid_looks_where_the_weight_is(any_grid):
 
 def test_composite_of_an_affine_field_is_only_a_matrix_where_that_is_asked_for(any_grid):
     matrix = euler_ras((0.05, -0.1, 0.07), (3, -2, 5)) @ np.diag([1.1, 0.95, 1.05, 1.0])
-    points = any_grid.points_ras()
-    field = DisplacementField(torch.from_numpy(transform_points(matrix, points) - points), any_grid)
+    field = DisplacementField.from_linear(matrix, any_grid)
     weight = torch.ones(any_grid.shape)
     np.testing.assert_allclose(field.nearest_affine(weight), matrix, atol=1e-3)
     assert composite_from_field(field, weight, affine=True).is_linear
@@ -153,7 +151,7 @@ def test_nearest_rigid_never_mirrors(any_grid):
 
 
 @pytest.mark.parametrize("where", ["nowhere", "one voxel", "one line"])
-def test_nearest_rigid_with_hardly_any_evidence(any_grid, smooth_field, where):
+def test_nearest_rigid_with_hardly_any_weight(any_grid, smooth_field, where):
     weight = torch.zeros(any_grid.shape)
     if where == "one voxel":
         weight[3, 4, 5] = 1

@@ -4,7 +4,7 @@ import torch
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.volume import Volume, distinctly_named
+from MMRegCore.volume import Channel, Volume, distinctly_named
 
 GRID = Grid((2, 3, 4), np.eye(4))
 
@@ -43,3 +43,19 @@ def test_names_become_distinct() -> None:
     grid = Grid((2, 2, 2), np.eye(4))
     volumes = [Volume(torch.zeros(1, 2, 2, 2), grid, name=name) for name in ("t1", "T1", "t1_2", "flair", "t1")]
     assert [v.name for v in distinctly_named(volumes)] == ["t1", "T1_2", "t1_2_2", "flair", "t1_3"]
+
+
+def test_the_foreground_is_what_is_finite_and_in_the_mask():
+    data = torch.ones(2, 2, 3, 4)
+    data[0, 0, 0, 0], data[1, 0, 0, 1] = torch.nan, torch.inf
+    mask = torch.ones(2, 3, 4, dtype=torch.bool)
+    mask[1] = False
+    volume = Volume(data, GRID)
+    assert int((~volume.foreground).sum()) == 2
+    assert volume.with_mask(mask).foreground.nonzero().shape == (10, 3)
+    assert not volume.with_mask(mask).foreground[1].any()
+
+
+def test_a_channel_goes_to_a_device_whole():
+    channel = Channel(torch.ones(1, 1, 2, 3, 4), torch.ones(1, 1, 2, 3, 4)).to(torch.device("meta"))
+    assert channel.image.device.type == channel.weight.device.type == "meta"

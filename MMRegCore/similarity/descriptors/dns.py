@@ -23,17 +23,22 @@ class Dns(Descriptor):
     ----------
     weights : str
         Name or file; see `load_network`.
+
+    Attributes
+    ----------
+    network : MasrNet
     """
 
     best = 1.0
+    differentiable = False
     unit = True
 
     def __init__(self, weights: str = "masrnet") -> None:
-        self._network = load_network(weights, MasrNet)
+        self.network = load_network(weights, MasrNet)
 
     def encode_moving(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """(B, 24, D, H, W): unit vectors; the image's edge is replicated where the weight is zero."""
-        network = self._network.to(image.device)
+        network = self.network.to(image.device)
         masks = [w[0] > 0 for w in weight]
         return torch.cat(
             [dns(one, network, mask=m if bool(m.any()) else None) for one, m in zip(image.split(1), masks, strict=True)]

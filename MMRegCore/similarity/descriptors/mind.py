@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
+from MMRegCore.networks.self_similarity import NEIGHBOURS, PAIRS
 from MMRegCore.ops import box_mean
 from MMRegCore.similarity.protocol import Descriptor, Local
 
-# The six neighbours of a voxel, (d, h, w); MIND-SSC compares those pairs that are √2 apart.  Put in one order, the
-# twelve pairs share six difference vectors.
-_NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
-_PAIRS = tuple(
-    (min(a, b), max(a, b))
-    for a, b in combinations(_NEIGHBOURS, 2)
-    if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
-)
+# Put in one order, the twelve pairs of neighbours share six difference vectors.
+_PAIRS = tuple(tuple(sorted((NEIGHBOURS[a], NEIGHBOURS[b]))) for a, b in PAIRS)
 CHANNELS = len(_PAIRS)
 
 
@@ -32,6 +26,8 @@ class Mind(Descriptor):
     norm : {'l2', 'l1'}
         Mean squared or mean absolute difference of the channels.
     """
+
+    unrelated = -0.15
 
     def __init__(self, radius: int = 1, dilation: int = 2, norm: Literal["l2", "l1"] = "l2") -> None:
         self.radius, self.dilation, self.norm = radius, dilation, norm
@@ -88,7 +84,7 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
     level = noise.detach().mean()
     # Flat regions would divide by nothing: keep the noise within three decades of the image's mean.
     noise = noise.clamp(min=float(level) * 1e-3, max=float(level) * 1e3).clamp_(min=1e-20)
-    # Below e⁻²⁰ nothing is told apart, and products of still smaller numbers would be denormal: slow on a CPU.
+    # Below e⁻²⁰ nothing is distinguished, and products of still smaller numbers would be denormal: slow on a CPU.
     return channels.div_(noise).clamp_(max=20).neg_().exp_()
 
 

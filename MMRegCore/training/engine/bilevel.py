@@ -5,16 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
-from MMRegCore.config.pair_training import BilevelSettings
-from MMRegCore.training.distributed import Place
+from MMRegCore.settings import Settings, setting
+from MMRegCore.training.engine.distributed import ProcessContext
 
-# The most that one update changes the logarithm of a weight by: now and then a hyper-gradient is a hundred times the
-# others, when a step has thrown the network.
-_MOST = 0.1
+# The most that one update changes the logarithm of a weight by: now and then, after a bad step of the network, a
+# hyper-gradient is a hundred times the others.
+_MAX_CHANGE = 0.1
+
+
+@dataclass(frozen=True)
+class BilevelSettings(Settings):
+    """The upper level: the weights of the loss, learned on the validation split (MultiPropReg, Algorithm 1)."""
+
+    every: int = setting(0, help="Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
+    start_step: int = setting(
+        1,
+        help="Step of the first of them: until a network has learned something, more smoothness is always better.",
+        minimum=1,
+    )
+    learning_rate: float = setting(
+        8.0,
+        help="Of gradient descent on the logarithms of the weights, by how much one step of the network changes the "
+        "objective.",
+        minimum=0,
+    )
+    objective: Literal["similarity", "dice"] = setting(
+        "similarity", help="Of the upper level, on the validation split; 'dice' needs labels."
+    )
+    learned: Literal["all", "regularisation"] = setting(
+        "all",
+        help="Which weights; 'regularisation' leaves those of similarity, labels and known displacements as they are "
+        "set: of all weights together only the ratios matter.",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +69,14 @@ def hyper_gradient(
     parameters: Sequence[torch.Tensor],
     weights: torch.Tensor,
     stepper: Stepper,
-    longest: float = math.inf,
-    moves: torch.Tensor | None = None,
+    max_grad_norm: float = math.inf,
+    learned: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """How the upper objective changes with the weights of the loss, by one step of the lower level (Eqs. 17 to 22).
 
-    With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'. The paper takes the
+    With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'.  The paper takes the
     product with the second derivative for a difference along v (Eq. 22); since f is linear in λ it is, for each term,
-    that of its gradient with v, and needs no step to be chosen. In the paper s is one number; here each parameter has
+    that of its gradient with v, and needs no step to be chosen.  In the paper s is one number; here each parameter has
     its own, as in the step that Adam takes.
 
     Parameters
@@ -65,39 +91,40 @@ def hyper_gradient(
         λ.
     stepper : callable
         The lower level's `Step` from parameters and their gradients ∂f/∂w.
-    longest : float
+    max_grad_norm : float
         The lower level cuts gradients ∂f/∂w to this length before it steps.
-    moves : Tensor, (n,), bool, optional
-        The weights that are asked about; 0 is said of the others. All when None.
+    learned : Tensor, (n,), bool, optional
+        Of which weights; the others get 0.  All when None.
 
     Returns
     -------
     Tensor, (n,)
     """
     used = [p for p in parameters if p.requires_grad]
-    found = terms()
-    asked = range(len(found)) if moves is None else moves.nonzero()[:, 0].tolist()
-    slopes = {index: _gradients(found[index], used, again=True) for index in asked}
-    descent = _gradients((weights.to(found.dtype) * found).sum(), used)
-    cut = min(1.0, longest / max(_length(descent), 1e-12))
-    step = stepper(used, [cut * gradient for gradient in descent])
+    values = terms()
+    indices = range(len(values)) if learned is None else learned.nonzero()[:, 0].tolist()
+    of_terms = {index: _gradients(values[index], used, retain_graph=True) for index in indices}
+    descent = _gradients((weights.to(values.dtype) * values).sum(), used)
+    norm = float(torch.stack([gradient.norm() for gradient in descent]).norm())
+    clipped = min(1.0, max_grad_norm / max(norm, 1e-12))
+    step = stepper(used, [clipped * gradient for gradient in descent])
     before = [p.detach().clone() for p in used]
     try:
         _set(used, [w + change for w, change in zip(before, step.change, strict=True)])
         direction = [s * g for s, g in zip(step.rates, _gradients(upper(), used), strict=True)]
     finally:
         _set(used, before)
-    told = torch.zeros_like(weights)
-    for index, slope in slopes.items():
-        told[index] = -cut * torch.stack([(g * v).sum() for g, v in zip(slope, direction, strict=True)]).sum()
-    return told
+    result = torch.zeros_like(weights)
+    for index, of_term in of_terms.items():
+        result[index] = -clipped * torch.stack([(g * v).sum() for g, v in zip(of_term, direction, strict=True)]).sum()
+    return result
 
 
 def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
     """The step that Adam would take, and how far a gradient takes the parameters once its momentum is spent.
 
-    That is the rate over the root of the second moment, this gradient taken up in it.  A parameter that has not moved
-    yet does not.
+    That is the rate over the root of the second moment, this gradient included.  A parameter that has not moved yet
+    does not.
     """
 
     def stepper(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> Step:
@@ -126,38 +153,42 @@ def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
 class Bilevel:
     """The weights λ of a loss, learned by gradient descent on their logarithms, so that they stay positive.
 
-    How large the hyper-gradient is says how much there is to gain: an optimiser that divides that out, as Adam does,
-    moves a weight that is well set as fast as one that is far off.
+    The size of the hyper-gradient says how much there is to gain: an optimiser that divides by it, as Adam does, would
+    move a weight that is well set as fast as one that is far off.
 
     Parameters
     ----------
-    start : mapping of str to float
-        By the names of the loss's terms; a weight of zero is not asked for, and stays so.
+    weights : mapping of str to float
+        Initial λ by the names of the loss's terms; a weight of zero stays so.
     regularising : collection of str
-        The terms that ask what the displacement is like, not what it matches.
+        The terms that depend on the displacement alone.
     settings : BilevelSettings
-    place : Place
+    context : ProcessContext
     """
 
     def __init__(
-        self, start: Mapping[str, float], regularising: Collection[str], settings: BilevelSettings, place: Place
+        self,
+        weights: Mapping[str, float],
+        regularising: Collection[str],
+        settings: BilevelSettings,
+        context: ProcessContext,
     ) -> None:
-        self._settings, self._place = settings, place
-        weights = torch.tensor(list(start.values()), dtype=torch.float32, device=place.device)
-        moves = [settings.learned == "all" or name in regularising for name in start]
-        self._moves = torch.tensor(moves, device=place.device) & (weights > 0)
-        self._asked = weights > 0
-        self._log = torch.where(self._asked, weights, 1.0).log()
+        self._settings, self._context = settings, context
+        initial = torch.tensor(list(weights.values()), dtype=torch.float32, device=context.device)
+        learned = [settings.learned == "all" or name in regularising for name in weights]
+        self._positive = initial > 0
+        self._learned = torch.tensor(learned, device=context.device) & self._positive
+        self._log = torch.where(self._positive, initial, 1.0).log()
 
     @property
     def weights(self) -> torch.Tensor:
         """(n,): λ."""
-        return self._log.exp() * self._asked
+        return self._log.exp() * self._positive
 
     def due(self, step: int) -> bool:
-        """Whether λ moves at this step; not at the first, when nothing is known of the lower level's steps."""
-        every, begin = self._settings.every, self._settings.begin
-        return every > 0 and step >= begin and step % every == 0
+        """Whether λ changes at this step; not at the first, when nothing is known of the lower level's steps."""
+        every = self._settings.every
+        return every > 0 and step >= self._settings.start_step and step % every == 0
 
     def update(
         self,
@@ -165,36 +196,34 @@ class Bilevel:
         upper: Callable[[], torch.Tensor],
         parameters: Sequence[torch.Tensor],
         stepper: Stepper,
-        longest: float = math.inf,
+        max_grad_norm: float = math.inf,
     ) -> None:
         """Move λ against its hyper-gradient (Algorithm 1, lines 2 and 3).
 
-        Where the steps of the lower level become smaller so do the hyper-gradients, and λ comes to rest with it.
+        Where the steps of the lower level become smaller so do the hyper-gradients, and λ converges with it.
         """
         weights = self.weights
-        gradient = hyper_gradient(terms, upper, parameters, weights, stepper, longest, self._moves) * weights
-        self._place.average([gradient])
-        self._log -= (self._settings.learning_rate * gradient).clamp(-_MOST, _MOST)
+        gradient = hyper_gradient(terms, upper, parameters, weights, stepper, max_grad_norm, self._learned) * weights
+        self._context.average([gradient])
+        self._log -= (self._settings.learning_rate * gradient).clamp(-_MAX_CHANGE, _MAX_CHANGE)
 
     def state_dict(self) -> dict[str, Any]:
         """What `update` changes."""
         return {"log": self._log.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Resume from `state_dict`."""
         self._log.copy_(state["log"])
 
 
-def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor], *, again: bool = False) -> list[torch.Tensor]:
-    """Zeros where the loss does not depend on a parameter; ``again`` keeps what the next of its gradients needs."""
+def _gradients(
+    loss: torch.Tensor, parameters: Sequence[torch.Tensor], *, retain_graph: bool = False
+) -> list[torch.Tensor]:
+    """Zeros where the loss does not depend on a parameter."""
     if not loss.requires_grad:
         return [torch.zeros_like(p) for p in parameters]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=again)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=retain_graph)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-
-
-def _length(directions: Sequence[torch.Tensor]) -> float:
-    return float(torch.stack([direction.norm() for direction in directions]).norm())
 
 
 @torch.no_grad()

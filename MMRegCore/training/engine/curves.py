@@ -1,4 +1,4 @@
-"""The curves of a training: what was lost, and what was scored, step by step."""
+"""The curves of a training: losses and validation scores, step by step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import atomic_path
+from MMRegCore.io.files import atomic_path
 
 COLUMNS = ("step", "phase", "name", "value")
 
@@ -22,13 +22,7 @@ class Curves:
         self._count = 0
 
     def add(self, step: int, losses: dict[str, float]) -> None:
-        """Take up the losses of one step.
-
-        Raises
-        ------
-        InputError
-            When one of them is not finite: nothing can be learned after that.
-        """
+        """Accumulate the losses of one step; `InputError` when one of them is not finite."""
         wrong = [name for name, value in losses.items() if not math.isfinite(value)]
         if wrong:
             value = losses[wrong[0]]
@@ -46,18 +40,18 @@ class Curves:
         self._sums, self._count = {}, 0
 
     def write(self, path: Path) -> None:
-        """Write all rows as CSV, whole or not at all; numbers in full, so that equal curves are equal files."""
+        """Write all rows as CSV, atomically; numbers in full, so that equal curves are equal files."""
         with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(self._rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows, and what is summed since the last of them."""
+        """Rows, and the sums since the last of them."""
         return {"rows": [list(row) for row in self._rows], "sums": dict(self._sums), "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Resume from `state_dict`."""
         self._rows = [list(row) for row in state["rows"]]
         self._sums, self._count = dict(state["sums"]), int(state["count"])
 

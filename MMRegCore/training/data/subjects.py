@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import torch
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
-from MMRegCore.io import read_volume
 from MMRegCore.io.files import stem_of
-from MMRegCore.io.volumes import WRITABLE_SUFFIXES
+from MMRegCore.io.volumes import WRITABLE_SUFFIXES, read_volume
 from MMRegCore.networks.intensity import unit_range
+from MMRegCore.records import read_json
 from MMRegCore.runtime import memory_budget_bytes
 
 DATASET_FILE = "dataset.json"
@@ -42,6 +41,12 @@ class Subject:
     images: Mapping[str, torch.Tensor]
     labels: torch.Tensor | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory that its tensors take."""
+        tensors = [*self.images.values(), *([] if self.labels is None else [self.labels])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
 
 @dataclass(frozen=True)
 class SubjectFiles:
@@ -63,37 +68,37 @@ class SubjectFiles:
         return Subject(self.name, grids[0], images, None if labels is None else labels.data[0].round().short())
 
 
-class Kept:
-    """Subjects by their number, each made when it is first asked for; as many as memory holds stay, the latest.
+class LruCache:
+    """Subjects by their number, made when they are first asked for; the least recently used ones are dropped.
 
     Parameters
     ----------
     make : callable
         The subject of a number.
     budget_bytes : int, optional
-        What their tensors may take together, though one always stays; what a run may plan with when None.
+        Memory that the subjects may take together, though one always stays; what a run may plan with when None.
     """
 
     def __init__(self, make: Callable[[int], Subject], budget_bytes: int | None = None) -> None:
         self._make = make
         self._budget = budget_bytes if budget_bytes is not None else memory_budget_bytes(torch.device("cpu"))
-        self._kept: OrderedDict[int, Subject] = OrderedDict()
+        self._items: OrderedDict[int, Subject] = OrderedDict()
 
     def __getitem__(self, number: int) -> Subject:
-        if number not in self._kept:
-            self._kept[number] = self._make(number)
-            while len(self._kept) > 1 and sum(map(_size_bytes, self._kept.values())) > self._budget:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(number)
-        return self._kept[number]
+        if number not in self._items:
+            self._items[number] = self._make(number)
+            while len(self._items) > 1 and sum(item.size_bytes for item in self._items.values()) > self._budget:
+                self._items.popitem(last=False)
+        self._items.move_to_end(number)
+        return self._items[number]
 
 
 class Subjects(Sequence[Subject]):
-    """Subjects that are read when they are first asked for, and kept as tensors as far as memory goes."""
+    """Subjects that are read when they are first asked for, and cached as far as memory goes."""
 
     def __init__(self, files: Sequence[SubjectFiles], budget_bytes: int | None = None) -> None:
         self._files, self._budget = tuple(files), budget_bytes
-        self._kept = Kept(lambda number: self._files[number].read(), budget_bytes)
+        self._cache = LruCache(lambda number: self._files[number].read(), budget_bytes)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -102,10 +107,7 @@ class Subjects(Sequence[Subject]):
         """The subject at ``index``; raises as `SubjectFiles.read`."""
         if isinstance(index, slice):
             return Subjects(self._files[index], self._budget)
-        return self._kept[range(len(self._files))[index]]
-
-    def __iter__(self) -> Iterator[Subject]:
-        return (self[index] for index in range(len(self)))
+        return self._cache[range(len(self._files))[index]]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,18 +122,11 @@ class Subjects(Sequence[Subject]):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training learns from, and what it is judged on while it learns."""
+    """The two splits of a data set."""
 
     training: Subjects
     validation: Subjects
     name: str = "data"
-
-    def require(self, what: str, holds: Callable[[SubjectFiles], bool]) -> None:
-        """Raise `InputError` unless every subject ``holds`` what a recipe needs, which ``what`` names."""
-        for subjects in (self.training, self.validation):
-            for files in subjects._files:
-                if not holds(files):
-                    raise InputError(f"expected {what} for every subject; got none for '{files.name}'")
 
 
 def read_training_data(folder: Path) -> TrainingData:
@@ -163,25 +158,25 @@ def _by_folder(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
     missing = [name for name in SPLITS if not (folder / name).is_dir()]
     if missing:
         raise InputError(f"expected {DATASET_FILE}, or the folders {' and '.join(SPLITS)}; got {folder} without")
-    training, validation = ([_subject_in(path) for path in _shown(folder / name) if path.is_dir()] for name in SPLITS)
+    training, validation = ([_subject_in(path) for path in _visible(folder / name) if path.is_dir()] for name in SPLITS)
     return training, validation
 
 
 def _subject_in(folder: Path) -> SubjectFiles:
-    files = {stem_of(path): path for path in _shown(folder) if path.name.lower().endswith(WRITABLE_SUFFIXES)}
+    files = {stem_of(path): path for path in _visible(folder) if path.name.lower().endswith(WRITABLE_SUFFIXES)}
     if not files:
         raise InputError(f"expected images ({', '.join(WRITABLE_SUFFIXES)}); got none in {folder}")
     labels = files.pop(LABELS, None)
     return SubjectFiles(folder.name, files, labels)
 
 
-def _shown(folder: Path) -> list[Path]:
-    """What is in a folder, but for hidden names: copies that are being written, and what macOS leaves on disks."""
+def _visible(folder: Path) -> list[Path]:
+    """Content of a folder but for hidden names: files that are being written, and what macOS leaves on disks."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _learn2reg(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
-    content = _read_json(folder / DATASET_FILE)
+    content = read_json(folder / DATASET_FILE, f"a {DATASET_FILE} of Learn2Reg")
     contrasts = content.get("modality", {})
     images: dict[str, dict[str, Path]] = {}
     labels: dict[str, Path] = {}
@@ -203,16 +198,6 @@ def _learn2reg(folder: Path) -> tuple[list[SubjectFiles], list[SubjectFiles]]:
     return [f for f in found if f.name not in validation], [f for f in found if f.name in validation]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"expected a {DATASET_FILE} of Learn2Reg; got {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"expected a JSON object in {path}; got {type(content).__name__}")
-    return content
-
-
 def _list_of(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     entries = content.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -232,8 +217,3 @@ def _case_and_contrast(path: Path) -> tuple[str, str]:
     if not case or not contrast.isdigit():
         raise InputError(f"expected a name as NAME_CASE_CONTRAST, such as Brain_0001_0000.nii.gz; got {path.name}")
     return case, contrast
-
-
-def _size_bytes(subject: Subject) -> int:
-    tensors = [*subject.images.values(), *([subject.labels] if subject.labels is not None else [])]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

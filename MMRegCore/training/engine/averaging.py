@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 # Early weights must not weigh on the average for long: at step t it looks back over a tenth of the way, not further.
-_SHARE_OF_THE_WAY = 10
+_FRACTION_OF_THE_WAY = 10
 
 
-class Averaged:
+class AveragedWeights:
     """Exponential moving average of the weights of a network (Polyak and Juditsky 1992).
 
     Parameters
@@ -20,19 +21,18 @@ class Averaged:
     network : nn.Module
         As it begins.
     decay : float
-        Share of the average that a step keeps, in [0, 1); 0 is the network as it is.
+        Fraction of the average that a step keeps, in [0, 1); 0 is the network as it is.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network, self._decay = network, decay
-        self._average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        self._steps = 0
+        self._average, self._steps = _copy(network.state_dict()), 0
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take up the weights after a step."""
+        """Include the weights after a step."""
         self._steps += 1
-        decay = min(self._decay, self._steps / (self._steps + _SHARE_OF_THE_WAY))
+        decay = min(self._decay, self._steps / (self._steps + _FRACTION_OF_THE_WAY))
         for name, value in self._network.state_dict().items():
             if value.is_floating_point():
                 self._average[name].lerp_(value, 1 - decay)
@@ -40,21 +40,23 @@ class Averaged:
                 self._average[name].copy_(value)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """The network with the averaged weights; with its own again afterwards."""
-        own = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        own = _copy(self._network.state_dict())
         self._network.load_state_dict(self._average)
         try:
             yield
         finally:
             self._network.load_state_dict(own)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """What `update` changes."""
-        return {"average": {name: value.clone() for name, value in self._average.items()}, "steps": self._steps}
+        return {"average": _copy(self._average), "steps": self._steps}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from `state_dict`."""
-        self._steps = int(state["steps"])  # type: ignore[call-overload]
-        for name, value in state["average"].items():  # type: ignore[attr-defined]
-            self._average[name].copy_(value)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from `state_dict`."""
+        self._average, self._steps = _copy(state["average"]), int(state["steps"])
+
+
+def _copy(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in weights.items()}

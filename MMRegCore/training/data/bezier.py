@@ -25,7 +25,7 @@ def random_bezier(image: torch.Tensor, generator: torch.Generator, inversion: fl
     Returns
     -------
     Tensor
-        In [0, 1], of the same shape: ``B(I)`` or ``B(1 - I)``.  Voxels that were alike stay alike, and brighter ones
+        In [0, 1], of the same shape: ``B(I)`` or ``B(1 - I)``.  Equal voxels stay equal, and brighter ones
         stay brighter, or darker where inverted.
     """
     points = torch.rand(2, _POINTS, generator=generator)
@@ -54,8 +54,8 @@ def bezier(intensity: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     y = curve[:, 1]
     values = intensity.double().clamp(0, 1).contiguous()
     piece = torch.searchsorted(x, values).clamp(1, len(x) - 1)
-    share = (values - x[piece - 1]) / (x[piece] - x[piece - 1]).clamp(min=1e-12)
-    return torch.lerp(y[piece - 1], y[piece], share.clamp(0, 1)).to(intensity.dtype)
+    fraction = (values - x[piece - 1]) / (x[piece] - x[piece - 1]).clamp(min=1e-12)
+    return torch.lerp(y[piece - 1], y[piece], fraction.clamp(0, 1)).to(intensity.dtype)
 
 
 def _bernstein(degree: int, device: torch.device) -> torch.Tensor:

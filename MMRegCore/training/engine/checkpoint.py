@@ -1,4 +1,4 @@
-"""What a training leaves on disk: a checkpoint to go on from, and weights with a card that says how they came about."""
+"""What a training writes: a checkpoint to resume from, and weights with a card that says how they were made."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from MMRegCore.errors import InputError
-from MMRegCore.io import atomic_path
+from MMRegCore.io.files import atomic_path
+from MMRegCore.networks.protocol import Network
 
 CHECKPOINT = "checkpoint.pt"
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the state of a training: tensors, numbers, texts, lists and dictionaries; whole or not at all."""
+    """Write the state of a training: tensors, numbers, texts, lists and dictionaries; atomically."""
     with atomic_path(path) as temporary:
         torch.save(dict(state), temporary)
 
@@ -39,10 +39,10 @@ def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ())
     Raises
     ------
     InputError
-        When there is no checkpoint, or it is damaged, another kind of file, or of a version that kept other parts.
+        When there is no checkpoint, or it is damaged, another kind of file, or of a version with other parts.
     """
     if not path.is_file():
-        raise InputError(f"expected a checkpoint to go on from; got {path}, which does not exist")
+        raise InputError(f"expected a checkpoint to resume from; got {path}, which does not exist")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -53,28 +53,33 @@ def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ())
     return state
 
 
-def write_weights(network: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
-    """Write weights as ``path`` (.safetensors) and beside it the card (.json), which names their SHA-256.
+def write_weights(network: Network, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write weights as ``path`` (.safetensors) and beside it the card (.json), from which `load_network` makes them.
 
     Parameters
     ----------
-    network : nn.Module
-        Its ``state_dict`` is written, on the CPU, in float32 where it is of floating point.
+    network : Network
+        Its ``state_dict`` is written, in float32 where it is of floating point.
     path : Path
-    card : mapping
-        What else the card says; 'architecture' and 'settings' are what the network is made again from.
+    about : mapping, optional
+        What the card says besides architecture, settings, number of parameters and SHA-256.
     """
-    tensors = {name: _plain(tensor) for name, tensor in network.state_dict().items()}
-    content = save(tensors)
+    content = save({name: _plain(tensor) for name, tensor in network.state_dict().items()})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    written = {**card, "parameters": _count(network), "sha256": hashlib.sha256(content).hexdigest()}
+    card = {
+        **(about or {}),
+        "architecture": network.name,
+        "settings": network.settings.to_dict(),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def machine_in_words(device: torch.device) -> str:
-    """What a training ran on, without the name of the machine."""
+def machine_name(device: torch.device) -> str:
+    """Processor and PyTorch version, without the name of the machine."""
     if device.type == "cuda":
         return f"one {torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s), PyTorch {torch.__version__}"
@@ -83,7 +88,3 @@ def machine_in_words(device: torch.device) -> str:
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""Contrastive learning of descriptors: the same place in two images, and no other (Mok et al. 2024, Eq. 4)."""
+"""Contrastive learning of descriptors: the same point in two images, and no other (Mok et al. 2024, Eq. 4)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from MMRegCore.errors import InputError
 
 
 def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.07) -> torch.Tensor:
-    """Mean over all places of Eq. 4: the negative logarithm of the share that the right place has of the similarity.
+    """Mean over all points of Eq. 4: the negative logarithm of the fraction of the similarity that the right point has.
 
     Parameters
     ----------
     first, second : Tensor, (N, C)
-        Descriptors of two images at the same N places; any length, only their directions count.
+        Descriptors of two images at the same N points; any length, only their directions count.
     temperature : float
         τ.
 
     Returns
     -------
     Tensor, ()
-        Differentiable in both.  log N where descriptors tell nothing apart.  Takes about 3 N² numbers of memory.
+        Differentiable in both.  log N where all descriptors are the same.  Takes about 3 N² numbers of memory.
 
     Raises
     ------
@@ -31,13 +31,13 @@ def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: flo
         When the two are not of one shape.
     """
     if first.ndim != 2 or first.shape != second.shape:
-        raise InputError(f"expected descriptors (N, C) of the same places; got {first.shape} and {second.shape}")
+        raise InputError(f"expected descriptors (N, C) of the same points; got {first.shape} and {second.shape}")
     similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
     return F.cross_entropy(similarity / temperature, torch.arange(len(first), device=first.device))
 
 
-def foreground_places(foreground: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw places in the foreground, none twice.
+def foreground_points(foreground: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw sample points in the foreground, none twice.
 
     Parameters
     ----------
@@ -57,35 +57,35 @@ def foreground_places(foreground: torch.Tensor, count: int, generator: torch.Gen
     InputError
         When the foreground is empty.
     """
-    places = foreground.flatten().nonzero()[:, 0]
-    if len(places) == 0:
+    points = foreground.flatten().nonzero()[:, 0]
+    if len(points) == 0:
         raise InputError("expected foreground to sample descriptors from; got none")
-    return places[torch.randperm(len(places), generator=generator)[:count]]
+    return points[torch.randperm(len(points), generator=generator)[:count]]
 
 
-def at_places(descriptors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def at_points(descriptors: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """(N, C): descriptors (1, C, D, H, W) at flat indices (N,)."""
-    return descriptors[0].flatten(1)[:, places.to(descriptors.device)].T
+    return descriptors[0].flatten(1)[:, points.to(descriptors.device)].T
 
 
 def retrieval(
     first: torch.Tensor, second: torch.Tensor, *, compare: Literal["angle", "distance"] = "angle", block: int = 1024
 ) -> float:
-    """How often the most similar of all places is the right one.
+    """How often the most similar of all points is the right one.
 
     Parameters
     ----------
     first, second : Tensor, (N, C)
-        Descriptors of two images at the same N places.
+        Descriptors of two images at the same N points.
     compare : {'angle', 'distance'}
-        By the cosine of their angle, as those of MASR-Net, or by their Euclidean distance, as those of MIND.
+        By the cosine of their angle (MASR-Net) or by their Euclidean distance (MIND).
     block : int
-        Places compared at once.
+        Points compared at once.
 
     Returns
     -------
     float
-        Share of the N places in ``first`` whose nearest in ``second`` is itself; 1 / N by chance.
+        Fraction of the N points in ``first`` whose nearest in ``second`` is itself; 1 / N by chance.
     """
     one, two = first.float(), second.float()
     if compare == "angle":

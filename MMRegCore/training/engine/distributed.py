@@ -1,4 +1,4 @@
-"""Where a training runs: one process, or several that ``torchrun`` started and that average their gradients."""
+"""The processes of a training: one, or several that ``torchrun`` started and that average their gradients."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ from MMRegCore.runtime import is_mixed, resolve_device
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessContext:
     """One of the processes of a training.
 
     Attributes
     ----------
     device : torch.device
-    rank, count : int
-        Which of how many processes; the first one writes.
+    rank, world_size : int
+        Which of how many processes; the main one writes.
     mixed : bool
         Whether `autocast` computes in bfloat16 where that is safe.
     """
 
     device: torch.device
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     mixed: bool = False
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes and reports."""
         return self.rank == 0
+
+    @property
+    def fork_devices(self) -> list[torch.device]:
+        """For `torch.random.fork_rng`: the GPU whose random stream is forked beside that of the CPU."""
+        return [self.device] if self.device.type == "cuda" else []
 
     def autocast(self) -> torch.autocast:
         """Context for a forward pass; bfloat16 has float32's range, so that no loss needs scaling."""
@@ -46,24 +51,24 @@ class Place:
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace gradients by their mean over the processes; call it between backward and the optimiser.
 
-        Recipes that take several backward passes a step (bilevel) say themselves which gradients are meant; a wrapper
-        of the network could not know.
+        A recipe may take several backward passes a step (bilevel): a wrapper of the network could not know which
+        gradients are meant.
         """
         self.average([p.grad for p in parameters if p.grad is not None])
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors by their means over the processes."""
-        if self.count == 1 or not tensors:
+        if self.world_size == 1 or not tensors:
             return
-        together = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(together)
-        parts = (together / self.count).split([tensor.numel() for tensor in tensors])
+        joined = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(joined)
+        parts = (joined / self.world_size).split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def anyone(self, flag: bool) -> bool:
-        """Whether the flag is up in any process, so that all stop at the same step."""
-        if self.count == 1:
+    def any_rank(self, flag: bool) -> bool:
+        """Whether the flag is set in any process, so that all stop at the same step."""
+        if self.world_size == 1:
             return flag
         flags = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(flags)
@@ -80,8 +85,10 @@ class Place:
 
 
 @contextmanager
-def place_of_training(device: str = "auto", precision: Literal["auto", "float32", "mixed"] = "auto") -> Iterator[Place]:
-    """The place of this process: as ``torchrun`` says, else alone.
+def process_context(
+    device: str = "auto", precision: Literal["auto", "float32", "mixed"] = "auto"
+) -> Iterator[ProcessContext]:
+    """The context of this process: one of those that ``torchrun`` started, else alone.
 
     Parameters
     ----------
@@ -94,23 +101,23 @@ def place_of_training(device: str = "auto", precision: Literal["auto", "float32"
     DeviceError
         When the device is not there, or a process has none for itself.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        where = resolve_device(device)
-        yield Place(where, mixed=is_mixed(where, precision))
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        alone = resolve_device(device)
+        yield ProcessContext(alone, mixed=is_mixed(alone, precision))
         return
-    where = _own_device(device)
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    own = _own_device(device)
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
-        yield Place(where, dist.get_rank(), count, is_mixed(where, precision))
+        yield ProcessContext(own, dist.get_rank(), world_size, is_mixed(own, precision))
     finally:
         dist.destroy_process_group()
 
 
 def _own_device(device: str) -> torch.device:
-    where, local = resolve_device(device), int(os.environ.get("LOCAL_RANK", "0"))
-    if where.type != "cuda":
-        return where
+    resolved, local = resolve_device(device), int(os.environ.get("LOCAL_RANK", "0"))
+    if resolved.type != "cuda":
+        return resolved
     if local >= torch.cuda.device_count():
         raise DeviceError(f"expected a GPU for each process of this machine; got {torch.cuda.device_count()}")
     torch.cuda.set_device(local)

@@ -11,14 +11,20 @@ from typing import Any
 
 import torch
 
-from MMRegCore.config.training import TrainingSettings
 from MMRegCore.errors import Cancelled, InputError
 from MMRegCore.monitor import Monitor
-from MMRegCore.training.averaging import Averaged
-from MMRegCore.training.checkpoint import CHECKPOINT, machine_in_words, read_checkpoint, write_checkpoint, write_weights
-from MMRegCore.training.curves import Curves
-from MMRegCore.training.distributed import Place
-from MMRegCore.training.recipe import Batches, Recipe
+from MMRegCore.training.engine.averaging import AveragedWeights
+from MMRegCore.training.engine.checkpoint import (
+    CHECKPOINT,
+    machine_name,
+    read_checkpoint,
+    write_checkpoint,
+    write_weights,
+)
+from MMRegCore.training.engine.curves import Curves
+from MMRegCore.training.engine.distributed import ProcessContext
+from MMRegCore.training.engine.recipe import Recipe
+from MMRegCore.training.settings import TrainingSettings
 
 CURVES = "curves.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -28,32 +34,29 @@ _PARTS = ("step", "best", "seconds", "scores", "curves", "recipe", "averaged")
 
 def train(
     recipe: Recipe,
-    batches: Batches,
     settings: TrainingSettings,
     folder: Path,
     *,
-    place: Place | None = None,
+    context: ProcessContext | None = None,
     monitor: Monitor | None = None,
     resume: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train, validate now and then, and leave curves, a checkpoint and weights.
+    """Train, validate now and then, and write curves, a checkpoint and weights.
 
     Parameters
     ----------
     recipe : Recipe
-    batches : callable
-        ``batches(generator)`` draws the batch of one step.
     settings : TrainingSettings
     folder : Path
         Must exist.  Gets ``curves.csv``, ``checkpoint.pt``, and ``best.safetensors`` and ``last.safetensors`` with a
-        card (.json) each; every file is whole or not there.
-    place : Place, optional
-        The CPU, alone, when None.  Only the first process of several writes.
+        card (.json) each; every file is written atomically.
+    context : ProcessContext, optional
+        The CPU, alone, when None.  Only the main process of several writes.
     monitor : Monitor, optional
         When it cancels, a checkpoint is written first.
     resume : bool
-        Go on from the folder's checkpoint.  On a CPU with as many threads the result is the same, bit by bit, as that
+        Resume from the folder's checkpoint.  On a CPU with as many threads the result is the same, bit by bit, as that
         of a run that was never interrupted.
     about : mapping, optional
         What the cards say besides architecture, settings, steps, seconds, machine and scores.
@@ -66,21 +69,19 @@ def train(
     Raises
     ------
     InputError
-        When a loss is not finite, ``folder`` cannot be written, there is no checkpoint to go on from, or there is one
+        When a loss is not finite, ``folder`` cannot be written, there is no checkpoint to resume from, or there is one
         and ``resume`` was not asked for.
     Cancelled
-        When the monitor says so.
+        When the monitor is cancelled.
     """
-    place = place or Place(torch.device("cpu"))
-    averaged = Averaged(recipe.network, settings.averaging)
-    run = _Run(recipe, averaged, settings, folder, place, dict(about or {}))
+    context = context or ProcessContext(torch.device("cpu"))
+    run = _Run(recipe, AveragedWeights(recipe.network, settings.averaging), settings, folder, context, about or {})
     run.begin(resume)
-    with _repeatable(place.device):
+    with _deterministic(context):
         while run.step < settings.steps:
             run.check_cancelled(monitor or Monitor())
-            generator = place.generator(settings.seed, run.step)
-            losses = recipe.step(batches(generator), generator)
-            run.take(losses)
+            generator = context.generator(settings.seed, run.step)
+            run.finish_step(recipe.step(recipe.draw(generator), generator))
     return run.scores
 
 
@@ -89,11 +90,11 @@ class _Run:
     """The state of a training, and what is written of it."""
 
     recipe: Recipe
-    averaged: Averaged
+    averaged: AveragedWeights
     settings: TrainingSettings
     folder: Path
-    place: Place
-    about: dict[str, Any]
+    context: ProcessContext
+    about: Mapping[str, Any]
     step: int = 0
     best: float = -float("inf")
     scores: dict[str, float] = field(default_factory=dict)
@@ -102,12 +103,12 @@ class _Run:
     _start_s: float = field(default_factory=time.monotonic)
 
     def begin(self, resume: bool) -> None:
-        """Take up the checkpoint; refuse to write over one unasked."""
+        """Read the checkpoint; refuse to overwrite one unasked."""
         path = self.folder / CHECKPOINT
         if not resume and path.exists():
             raise InputError(f"expected an output folder without a checkpoint, or --resume; got {self.folder}")
         if resume:
-            state = read_checkpoint(path, self.place.device, _PARTS)
+            state = read_checkpoint(path, self.context.device, _PARTS)
             self.step, self.best, self._seconds_before = int(state["step"]), state["best"], state["seconds"]
             self.scores = dict(state["scores"])
             self.curves.load_state_dict(state["curves"])
@@ -115,7 +116,7 @@ class _Run:
             self.averaged.load_state_dict(state["averaged"])
 
     def check_cancelled(self, monitor: Monitor) -> None:
-        """Report, and stop all processes at the same step when one is asked to; what was done is kept."""
+        """Report, and stop all processes at the same step when one is asked to, with a checkpoint."""
         cancelled: Cancelled | None = None
         try:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
@@ -123,25 +124,25 @@ class _Run:
             monitor.report(f"{stage}, {scores}" if scores else stage, self.step / self.settings.steps)
         except Cancelled as error:
             cancelled = error
-        if self.place.anyone(cancelled is not None):
+        if self.context.any_rank(cancelled is not None):
             self._write_checkpoint()
             raise cancelled or Cancelled("cancelled in another process")
 
-    def take(self, losses: dict[str, float]) -> None:
-        """Count a step that was done; validate and write where it is time to."""
+    def finish_step(self, losses: dict[str, float]) -> None:
+        """Count a step; validate and write where that is due."""
         self.step += 1
         self.averaged.update()
         self.curves.add(self.step, losses)
         if self.step % self.settings.validate_every and self.step != self.settings.steps:
             return
-        with self.averaged.in_place():
+        with self.averaged.applied():
             self.scores = self.recipe.validate()
             self.curves.close(self.step, self.scores)
             if self.scores[self.recipe.score] > self.best:
                 self.best = self.scores[self.recipe.score]
                 self._write_weights(BEST)
             self._write_weights(LAST)
-        if self.place.first:
+        if self.context.is_main:
             self.curves.write(self.folder / CURVES)
         self._write_checkpoint()
 
@@ -150,21 +151,20 @@ class _Run:
         return self._seconds_before + time.monotonic() - self._start_s
 
     def _write_weights(self, name: str) -> None:
-        if not self.place.first:
+        if not self.context.is_main:
             return
-        card = {
+        count = self.context.world_size
+        about = {
             **self.about,
-            "architecture": self.recipe.architecture,
-            "settings": self.recipe.network_settings,
             "steps": self.step,
             "seconds": round(self._seconds, 1),
-            "machine": machine_in_words(self.place.device) + (f", {self.place.count}×" if self.place.count > 1 else ""),
+            "machine": machine_name(self.context.device) + (f", {count}×" if count > 1 else ""),
             "scores": self.scores,
         }
-        write_weights(self.recipe.network, self.folder / name, card)
+        write_weights(self.recipe.network, self.folder / name, about)
 
     def _write_checkpoint(self) -> None:
-        if not self.place.first:
+        if not self.context.is_main:
             return
         state = {
             "step": self.step,
@@ -179,13 +179,12 @@ class _Run:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Steps set torch's global stream: give the caller's back afterwards; take no algorithm by how fast it was."""
-    devices = [device] if device.type == "cuda" else []
+def _deterministic(context: ProcessContext) -> Iterator[None]:
+    """Steps set torch's global stream, which is restored afterwards; no algorithm is chosen by timing it."""
     before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=context.fork_devices):
             yield
     finally:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before

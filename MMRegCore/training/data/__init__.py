@@ -1,0 +1,1 @@
+"""What trainings learn from: subjects from disk, pairs and patches of them, synthetic contrasts and deformations."""

@@ -1,0 +1,1 @@
+"""What runs a training, whatever it trains: loop, checkpoints, curves, several processes, averaged weights."""
