@@ -24,8 +24,9 @@ from MMRegCore.prepare import Prepared, check_image, crop_to_foreground, prepare
 from MMRegCore.provenance import InitialTransformRecord, Provenance, SecondSearch, WorkingGrid, image_record, versions
 from MMRegCore.result import RegistrationResult
 from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
-from MMRegCore.search.model_selection import ModelSelection, select_model
+from MMRegCore.search.model_selection import select_model
 from MMRegCore.search.sampled import Levels
+from MMRegCore.search.selection import ModelSelection
 from MMRegCore.segmentation.field_of_view import with_field_of_view
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
 from MMRegCore.volume import Volume, distinctly_named

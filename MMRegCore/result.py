@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from MMRegCore.assessment.assess import Assessment, QualityMap
+from MMRegCore.assessment.quality import SCHEMA_VERSION
 from MMRegCore.io.files import staged_folder
 from MMRegCore.io.transforms import write_transform
 from MMRegCore.io.volumes import write_volume
@@ -18,9 +19,6 @@ from MMRegCore.records import to_json
 from MMRegCore.report.report import write_report
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
-
-# Of result.json; raised when a key is renamed or goes.  docs/result.schema.json describes it.
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, transform_points
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import inside, positions_between, rotation_angle, sample
-from MMRegCore.search.model_selection import ModelSelection
+from MMRegCore.search.selection import ModelSelection
 from MMRegCore.similarity.descriptors.mind import Mind
 from MMRegCore.similarity.nmi import Nmi
 from MMRegCore.transform import SpatialTransform

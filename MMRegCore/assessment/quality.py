@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
-from MMRegCore.search.model_selection import ModelSelection
+from MMRegCore.errors import InputError
+from MMRegCore.records import from_json
+from MMRegCore.search.selection import ModelSelection
 
 Level = Literal["accept", "review", "reject"]
+# Of result.json; raised when a key is renamed or goes.
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -121,3 +126,21 @@ class Quality:
     model_selection: ModelSelection | None
     verdict: Verdict
     notes: tuple[str, ...]
+
+
+def read_quality(text: str) -> Quality:
+    """The quality in the text of a ``result.json``.
+
+    Raises
+    ------
+    InputError
+        When the text is none, is of another schema version, or lacks something.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    version = content.get("schema_version", "none") if isinstance(content, dict) else "no JSON object"
+    if version != SCHEMA_VERSION:
+        raise InputError(f"expected a result.json of schema version {SCHEMA_VERSION}; got {version}")
+    return from_json(Quality, content.get("quality"))

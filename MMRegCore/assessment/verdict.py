@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from MMRegCore.assessment.quality import ImageComparison, JacobianSummary, Level, Verdict
-from MMRegCore.search.model_selection import ModelSelection
+from MMRegCore.search.selection import ModelSelection
 
 # Expected mean error (mm) below which a result is accepted, and above which it is rejected.
 ACCEPTED_MM = 1.6

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 
@@ -12,48 +9,13 @@ from MMRegCore.displacement import DisplacementField
 from MMRegCore.ops import jacobian_determinant
 from MMRegCore.prepare import Prepared
 from MMRegCore.search.sampled import SampledSimilarity
+from MMRegCore.search.selection import Candidate, Kind, ModelSelection
 from MMRegCore.search.settings import ModelSelectionSettings
-
-Kind = Literal["initial", "rigid", "deformed"]
 
 # The similarity is correlated over some millimetres: cubes of this size are taken for independent of each other.
 _BLOCK_MM = 10.0
 # A deformation that folds is shrunk toward its rigid part by these factors until it does not.
 _SHRINKAGE = (1.0, 0.8, 0.6, 0.4)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of the results that are compared.
-
-    Attributes
-    ----------
-    name : {'initial', 'rigid', 'deformed'}
-    similarity : float
-        Averaged over the field of view.
-    improvement, standard_error : float
-        Of the similarity over that of the initial transform; the error from cubes of the field of view.
-    significance : float
-        The improvement in units of its standard error.
-    folding_voxels : int
-        Voxels of the field of view with a negative Jacobian determinant.
-    """
-
-    name: Kind
-    similarity: float
-    improvement: float
-    standard_error: float
-    significance: float
-    folding_voxels: int
-
-
-@dataclass(frozen=True)
-class ModelSelection:
-    """Which candidate was selected, out of which, and why."""
-
-    selected: Kind
-    reason: str
-    candidates: tuple[Candidate, ...]
 
 
 def select_model(

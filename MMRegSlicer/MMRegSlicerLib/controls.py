@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import qt
 import slicer
 
-from MMRegCore.config import Described, as_text
+from MMRegCore.config import SettingInfo, as_text
 from MMRegSlicerLib.request import Mask, Moving
 from MMRegSlicerLib.translation import tr as _
 
 Callback = Callable[[], None]
-# The suffix of a setting's name where it differs from its unit.
-_SUFFIXES = {"%": "_percent"}
 
 
 def node_selector(types: Sequence[str], none: str, tool_tip: str, on_changed: Callback) -> Any:  # noqa: ANN401
@@ -123,19 +120,18 @@ class MovingRow:
 class SettingEditor:
     """Edits one setting: a check box, a list of choices, or a line that is parsed as by ``mmreg --set``."""
 
-    def __init__(self, about: Described, on_changed: Callback) -> None:
-        self._default = as_text(about.value)
-        self.key = about.key
-        choices = re.findall(r"'([^']+)'", about.kind)
-        if about.kind == "true or false":
+    def __init__(self, about: SettingInfo, on_changed: Callback) -> None:
+        self._default = as_text(about.default)
+        self.key, self.tier = about.key, about.tier
+        self.group = about.key.rpartition(".")[0].replace(".", ": ").replace("_", " ")
+        self.label = f"{about.label} ({about.unit})" if about.unit else about.label
+        if about.kind == "switch" and not about.is_list:
             self.widget, self._get, self._set = _check_box(on_changed)
-        elif choices and not re.sub(r"'[^']+'| or ", "", about.kind):
-            self.widget, self._get, self._set = _combo_box(choices, on_changed)
+        elif about.kind == "choice" and not about.is_list:
+            self.widget, self._get, self._set = _combo_box(about.choices, on_changed)
         else:
             self.widget, self._get, self._set = _line_edit(on_changed)
-        self.widget.setToolTip(f"{about.help}\n{about.key}: {about.kind}{_range(about)}")
-        self.group, _dot, name = about.key.rpartition(".")
-        self.label = name.removesuffix(_SUFFIXES.get(about.unit, f"_{about.unit}")).replace("_", " ") + _unit(about)
+        self.widget.setToolTip(f"{about.help}\n{about.key}: {about.expected}{_range(about)}")
         self._set(self._default)
 
     def change(self) -> str | None:
@@ -168,11 +164,7 @@ def _line_edit(on_changed: Callback) -> tuple[Any, Callable[[], str], Callable[[
     return line, lambda: str(line.text), line.setText
 
 
-def _unit(about: Described) -> str:
-    return f" ({about.unit})" if about.unit else ""
-
-
-def _range(about: Described) -> str:
+def _range(about: SettingInfo) -> str:
     low = "" if about.minimum is None else _(", at least {low:g}").format(low=about.minimum)
     high = "" if about.maximum is None else _(", at most {high:g}").format(high=about.maximum)
     return f"{low}{high} {about.unit}".rstrip()

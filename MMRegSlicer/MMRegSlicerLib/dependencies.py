@@ -29,7 +29,7 @@ class Package:
     Attributes
     ----------
     name : str
-        As it is imported and installed.
+        As it is installed; it is imported in lower case.
     minimum : str
         The minimum version.
     size : str
@@ -53,15 +53,16 @@ class Package:
     @property
     def is_missing(self) -> bool:
         """Whether the package cannot be found; it is not imported."""
-        return find_spec(self.name) is None
+        return find_spec(self.name.lower()) is None
 
 
 @cache
 def packages() -> tuple[Package, ...]:
     """The packages that the core needs and Slicer does not include."""
     return (
-        Package("torch", "2.2", _("0.2 GB, with GPU support up to 3 GB"), _("computes the registration")),
+        Package("torch", "2.4", _("0.2 GB, with GPU support up to 3 GB"), _("computes the registration")),
         Package("safetensors", "0.4", _("0.5 MB"), _("reads trained network weights")),
+        Package("Jinja2", "3.1", _("0.1 MB"), _("writes the report")),
         Package("matplotlib", "3.8", _("10 MB"), _("draws the figures of the report"), optional=True),
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from itertools import groupby
 from typing import Any
 
 import qt
 
-from MMRegCore.config import Described, describe, load_preset, preset_description, preset_names
+from MMRegCore.config import describe, load_preset, preset_description, preset_names
 from MMRegSlicerLib.controls import Callback, MaskSelector, MovingRow, SettingEditor
 from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.translation import tr as _
@@ -30,7 +30,6 @@ class Form:
         self._is_updating = True
         self._rows: list[MovingRow] = []
         self._editors: list[SettingEditor] = []
-        self._headings: list[Any] = []
         tool_tip = _(
             "Region of the ultrasound used for registration. If none is selected, the field of view is detected "
             "automatically; the background must have a single value."
@@ -38,8 +37,8 @@ class Form:
         self._fixed_mask = MaskSelector(tool_tip, self._on_edited)
         _vertical_layout(ui.fixedMaskFrame).addWidget(self._fixed_mask.widget)
         self._moving_layout = _vertical_layout(ui.movingFrame)
-        self._advanced_layout = qt.QFormLayout(ui.advancedFrame)
-        self._advanced_layout.setContentsMargins(0, 0, 0, 0)
+        self._tiers = {"basic": qt.QFormLayout(ui.basicFrame), "expert": qt.QFormLayout(ui.advancedFrame)}
+        self._tiers["expert"].setContentsMargins(0, 0, 0, 0)
         for name in preset_names():
             ui.presetSelector.addItem(name, name)
         for text, device in ((_("Automatic"), "auto"), (_("CPU"), "cpu"), (_("GPU (CUDA)"), "cuda")):
@@ -140,33 +139,26 @@ class Form:
         """Show the description and the settings of the preset; changes of another preset are dropped."""
         name = str(self._ui.presetSelector.currentText)
         self._ui.presetDescription.setText(preset_description(name))
-        old_widgets = [*self._headings, *(editor.widget for editor in self._editors)]
         # Cleared first: a line edit that is deleted while it has the focus emits editingFinished.
-        self._headings, self._editors = [], []
-        for widget in old_widgets:
-            self._advanced_layout.removeRow(widget)
-        self._editors = [SettingEditor(about, self._on_edited) for about in preset_settings(name)]
-        group = ""
-        for editor in self._editors:
-            if editor.group != group:
-                group = editor.group
-                self._headings.append(qt.QLabel(f"<b>{group.replace('.', ': ')}</b>"))
-                self._advanced_layout.addRow(self._headings[-1])
-            self._advanced_layout.addRow(editor.label, editor.widget)
+        self._editors = []
+        for layout in self._tiers.values():
+            while layout.rowCount():
+                layout.removeRow(0)
+        # The preset determines the method.
+        settings = [about for about in describe(load_preset(name)) if about.key != "method"]
+        self._editors = [SettingEditor(about, self._on_edited) for about in settings]
+        for tier, layout in self._tiers.items():
+            editors = [editor for editor in self._editors if editor.tier == tier]
+            for group, members in groupby(editors, lambda editor: editor.group):
+                if group:
+                    layout.addRow(qt.QLabel(f"<b>{group}</b>"))
+                for editor in members:
+                    layout.addRow(editor.label, editor.widget)
 
     def _on_reset_clicked(self) -> None:
         for editor in self._editors:
             editor.show({})
         self._on_edited()
-
-
-def preset_settings(preset: str) -> list[Described]:
-    """The settings that a preset uses: without its method, which the preset determines, and those of other methods."""
-    settings = load_preset(preset)
-    described = list(describe(settings))
-    method = next(about for about in described if about.key == "method")
-    unused = {"method", "learned", *re.findall(r"'([^']+)'", method.kind)} - {settings.method_group}
-    return [about for about in described if about.key.partition(".")[0] not in unused]
 
 
 def _vertical_layout(frame: Any) -> Any:  # noqa: ANN401

@@ -1,64 +1,47 @@
-"""Name, colours and range of every quality map; needs no Qt."""
+"""Display of the quality maps, as ``result.json`` describes it; needs no Qt."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import slicer
 
+from MMRegCore.assessment.quality import MapSummary
 from MMRegSlicerLib.request import Node
-from MMRegSlicerLib.translation import tr as _
 
-# Attribute of a map: the name of its file without the suffix.
-MAP = "MMReg.map"
-# Two of Slicer's own colour tables: yellow to red, and red over green in the middle to violet.
-_SEQUENTIAL, _DIVERGING = "vtkMRMLColorTableNodeWarm1", "vtkMRMLColorTableNodeRainbow"
-_JACOBIAN_RANGE = (0.5, 1.5)
-# Of the expected error: the same in every case and as in the report, so that colours can be compared between cases.
-_EXPECTED_RANGE_MM = (0.0, 4.0)
-# The upper limit of a range of lengths: a percentile, because of outliers, but not below the minimum.
-_PERCENTILE, _MINIMUM_MM = 99.0, 1.0
-# The files hold 0 mm outside the field of view.
-_THRESHOLD_MM = 1e-6
+# Attributes of a map: the title of its legend, and what a reader should know about the colours.
+TITLE, SENTENCE = "MMReg.title", "MMReg.sentence"
+# Begin of the name of every colour node of a map.
+COLOURS = "MMReg colours"
+# Slicer displays the lower limit of a range with the first of so many colours, the upper one with the last.
+_COUNT = 256
 
 
-@dataclass(frozen=True)
-class MapStyle:
-    """Title of a map and its legend, colour table, display range, and the lower threshold of what is displayed."""
-
-    title: str
-    colour_table: str
-    display_range: tuple[float, float]
-    threshold: float | None = None
-
-
-def map_style(node: Node) -> MapStyle:
-    """The display style of a map by its file name; unknown maps are displayed as lengths without a unit."""
-    name = str(node.GetAttribute(MAP) or "")
-    if name == "jacobian_determinant":
-        return MapStyle(_("Jacobian determinant"), _DIVERGING, _JACOBIAN_RANGE)
-    if name == "expected_error":
-        return MapStyle(_("Expected error (mm)"), _SEQUENTIAL, _EXPECTED_RANGE_MM, _THRESHOLD_MM)
-    titles = {
-        "displacement": _("Displacement (mm)"),
-        "inverse_consistency_error": _("Inverse consistency error (mm)"),
-    }
-    upper = float(np.percentile(slicer.util.arrayFromVolume(node), _PERCENTILE))
-    title = titles.get(name, name.replace("_", " "))
-    return MapStyle(title, _SEQUENTIAL, (0.0, max(_MINIMUM_MM, upper)), _THRESHOLD_MM)
-
-
-def apply_map_style(node: Node) -> None:
-    """Set the colour table, the range and the legend of a map."""
-    style, display = map_style(node), node.GetDisplayNode()
-    display.SetAndObserveColorNodeID(style.colour_table)
+def set_map_style(node: Node, summary: MapSummary) -> None:
+    """Set the title, the colours and the display range of a map; the scene stores all of them."""
+    node.SetAttribute(TITLE, f"{summary.title} ({summary.unit})" if summary.unit else summary.title)
+    node.SetAttribute(SENTENCE, summary.sentence)
+    display, (low, high) = node.GetDisplayNode(), summary.limits
+    background = round((_COUNT - 1) * (summary.background - low) / (high - low))
+    display.SetAndObserveColorNodeID(_colour_node(node.GetScene(), summary.colours, background).GetID())
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(*style.display_range)
-    if style.threshold is not None:
-        display.AutoThresholdOff()
-        display.SetThreshold(style.threshold, np.finfo(np.float32).max)
-        display.ApplyThresholdOn()
-    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(display)
-    legend.SetTitleText(style.title)
-    legend.SetVisibility(True)
+    display.SetWindowLevelMinMax(low, high)
+
+
+def _colour_node(scene: Node, colours: tuple[str, ...], background: int) -> Node:
+    """The colour table of the scene for '#rrggbb' at even steps; maps share it by its name.
+
+    The entry of the background is transparent, which a threshold could do only at an end of the range.
+    """
+    name = f"{COLOURS} {' '.join(colour[1:] for colour in colours)} without {background}"
+    node = scene.GetFirstNode(name, "vtkMRMLColorTableNode")
+    if node is None:
+        node = scene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
+        node.SetTypeToUser()
+        node.SetNumberOfColors(_COUNT)
+        stops = [[int(colour[begin : begin + 2], 16) / 255 for begin in (1, 3, 5)] for colour in colours]
+        positions, entries = np.linspace(0, _COUNT - 1, len(colours)), np.arange(_COUNT)
+        channels = [np.interp(entries, positions, channel) for channel in zip(*stops, strict=True)]
+        # With its neighbours, because Slicer rounds.
+        channels.append(np.abs(entries - background) > 1)
+        for entry, rgba in enumerate(np.transpose(channels).tolist()):
+            node.SetColor(entry, *rgba)
+    return node

@@ -8,6 +8,7 @@ import slicer
 import vtk
 
 from MMRegCore.errors import InputError
+from MMRegSlicerLib.map_style import COLOURS
 from MMRegSlicerLib.request import Mask, Node
 
 
@@ -47,10 +48,11 @@ def write_mask(mask: Mask, image: Node, path: Path) -> None:
         write_volume(label_map, path)
     finally:
         display = label_map.GetDisplayNode()
-        for extra in (display and display.GetColorNode(), display, label_map):
-            # Only the colour table that the export created for this label map, not one of Slicer's own.
-            if extra and not (extra.IsA("vtkMRMLColorNode") and extra.GetHideFromEditors()):
-                remove_node(extra)
+        colours = display and display.GetColorNode()
+        remove_node(label_map)
+        # Only the colour table that the export created for this label map, not one of Slicer's own.
+        if colours and not colours.GetHideFromEditors():
+            remove_node(colours)
 
 
 def write_initial_transform(fixed: Node, initial: Node | None, path: Path) -> bool:
@@ -119,13 +121,10 @@ def read_volume(path: Path, scene: Node, name: str) -> Node:
     InputError
         When Slicer cannot read it; the scene is not changed.
     """
-    loaded = slicer.vtkMRMLScalarVolumeNode()
-    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), loaded, path)
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", unique_name(scene, name))
-    matrix = vtk.vtkMatrix4x4()
-    loaded.GetIJKToRASMatrix(matrix)
-    node.SetIJKToRASMatrix(matrix)
-    node.SetAndObserveImageData(loaded.GetImageData())
+    node = slicer.vtkMRMLScalarVolumeNode()
+    _read(slicer.vtkMRMLVolumeArchetypeStorageNode(), node, path)
+    node.SetName(unique_name(scene, name))
+    scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     return node
 
@@ -164,28 +163,42 @@ def unique_name(scene: Node, name: str) -> str:
     return candidate
 
 
+def nodes_of_class(scene: Node, name: str) -> list[Node]:
+    """All nodes of a class and of those derived from it, the oldest first."""
+    return [scene.GetNthNodeByClass(index, name) for index in range(scene.GetNumberOfNodesByClass(name))]
+
+
 def attached_nodes(node: Node) -> list[Node]:
-    """The display and storage nodes of a node, and the colour nodes that Slicer created for a transform."""
-    found = []
-    if node.IsA("vtkMRMLDisplayableNode"):
-        found += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
-    if node.IsA("vtkMRMLTransformNode"):
-        colours = [display.GetColorNode() for display in found if display is not None]
-        # Colours first: when nodes are added again, a display node needs them.
-        found = [each for each in colours if each is not None and each.IsA("vtkMRMLProceduralColorNode")] + found
+    """The colour, storage and display nodes of a node, in the order in which they can be added to a scene.
+
+    Of the colours only those that were made for maps, which share them, or by Slicer for a transform.
+    """
+    storages, displays = [], []
     if node.IsA("vtkMRMLStorableNode"):
-        found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
-    return [each for each in found if each is not None]
+        storages = [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
+    if node.IsA("vtkMRMLDisplayableNode"):
+        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    colours = [display.GetColorNode() for display in displays if display is not None]
+    made = [each for each in colours if each is not None and _is_made_for_display(each)]
+    return [*made, *filter(None, (*storages, *displays))]
 
 
 def remove_node(node: Node) -> None:
-    """Remove a node and its attached nodes from the scene."""
+    """Remove a node and its attached nodes from the scene; colours that other nodes are displayed with stay."""
     scene = node.GetScene()
-    if scene is None:
+    displays = nodes_of_class(scene, "vtkMRMLDisplayNode") if scene and node.IsA("vtkMRMLColorNode") else []
+    if scene is None or any(display.GetColorNodeID() == node.GetID() for display in displays):
         return
-    for each in (node, *attached_nodes(node)):
-        if each.GetScene() is not None:
-            scene.RemoveNode(each)
+    attached = attached_nodes(node)
+    scene.RemoveNode(node)
+    for each in reversed(attached):
+        remove_node(each)
+
+
+def _is_made_for_display(colours: Node) -> bool:
+    # The procedural colours that are in every scene have a tag.
+    is_of_transform = colours.IsA("vtkMRMLProceduralColorNode") and not colours.GetSingletonTag()
+    return bool(is_of_transform or colours.GetName().startswith(COLOURS))
 
 
 def _write(storage: Node, node: Node, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from MMRegSlicerLib import mrml_bridge
-from MMRegSlicerLib.map_style import apply_map_style
+from MMRegSlicerLib.map_style import TITLE
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
@@ -44,7 +44,11 @@ class Overlay:
         """Show a quality map over the ultrasound in colours, with a legend."""
         self.clear()
         self._set_layers(self._result.fixed, node, opacity)
-        apply_map_style(node)  # last: a legend is drawn only for volumes that the views show already
+        # Last: a legend is drawn only for volumes that the views show already.
+        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node.GetDisplayNode())
+        legend.SetTitleText(node.GetAttribute(TITLE).replace(" (", "\n("))  # a small view has no room for one line
+        legend.SetLabelFormat("%.3g")
+        legend.SetVisibility(True)
 
     def checkerboard(self, tile_mm: float) -> None:
         """Alternate ultrasound and registered MR in cubes of ``tile_mm``."""
@@ -93,9 +97,7 @@ class Overlay:
         self._set_layers(self._comparison, None, 0.0)
 
     def _set_layers(self, background: Node, foreground: Node, opacity: float) -> None:
-        scene = self._result.transform.GetScene()
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
-            composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        for composite in mrml_bridge.nodes_of_class(self._result.transform.GetScene(), "vtkMRMLSliceCompositeNode"):
             composite.SetBackgroundVolumeID(background.GetID())
             composite.SetForegroundVolumeID(foreground.GetID() if foreground is not None else None)
             composite.SetForegroundOpacity(opacity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from MMRegSlicerLib.mrml_bridge import nodes_of_class
 from MMRegSlicerLib.request import Mask, Moving, Node, Request
 
 _DEFAULTS = Request()
@@ -14,8 +15,7 @@ _CURRENT = "current"
 
 def parameter_nodes(scene: Node) -> tuple[Node, ...]:
     """All parameter nodes of a scene."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")
-    nodes = (scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode") for index in range(count))
+    nodes = nodes_of_class(scene, "vtkMRMLScriptedModuleNode")
     return tuple(node for node in nodes if node.GetAttribute("ModuleName") == MODULE)
 
 

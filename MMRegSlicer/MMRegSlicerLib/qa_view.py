@@ -8,7 +8,7 @@ from typing import Any
 import qt
 
 from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
-from MMRegSlicerLib.map_style import map_style
+from MMRegSlicerLib.map_style import SENTENCE, TITLE
 from MMRegSlicerLib.overlay import Overlay
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
@@ -100,6 +100,9 @@ class QaView:
         if self._overlay is None:
             return
         mode = self._mode()
+        sentence = "" if mode.map is None else str(mode.map.GetAttribute(SENTENCE))
+        self._ui.mapSentence.setText(sentence)
+        self._ui.mapSentence.setVisible(bool(sentence))
         self._ui.comparisonSliderLabel.setText(mode.slider_label)
         self._ui.comparisonSlider.setVisible(bool(mode.slider_label))
         self._ui.comparisonSlider.blockSignals(True)
@@ -145,5 +148,5 @@ def _modes(result: Result) -> list[_Mode]:
             _Mode("difference", _("Difference (after)"), "", 0),
         ]
     for node in result.maps:
-        modes.append(_Mode(node.GetID(), map_style(node).title, _("Map opacity:"), 60, node))
+        modes.append(_Mode(node.GetID(), str(node.GetAttribute(TITLE)), _("Map opacity:"), 60, node))
     return modes

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
-from typing import Any
 
+from MMRegCore.assessment.quality import Quality, read_quality
 from MMRegSlicerLib import mrml_bridge
-from MMRegSlicerLib.map_style import MAP
+from MMRegSlicerLib.map_style import set_map_style
 from MMRegSlicerLib.request import Node, Request
 from MMRegSlicerLib.subject_hierarchy import add_to_folder, remove_with_folder
 from MMRegSlicerLib.translation import tr as _
 
 # Reference roles and attributes of the transform node.
-_OUTPUT, _MOVING, _FIXED, _NUMBERS, _ACCEPTED = (
-    f"MMReg.{word}" for word in ("output", "moving", "fixed", "numbers", "accepted")
-)
+_OUTPUT, _MOVING, _FIXED, _ACCEPTED = (f"MMReg.{word}" for word in ("output", "moving", "fixed", "accepted"))
 REFERENCES = (_OUTPUT, _MOVING, _FIXED)
 # Attribute of the transform node: part of the name of its references on other nodes. Identifiers of nodes change when a
 # scene is added to another one, this does not.
@@ -63,16 +60,21 @@ class Result:
         return self.transform.GetNodeReference(_FIXED)
 
     @property
-    def numbers(self) -> dict[str, Any]:
-        """The quality numbers of ``result.json``."""
-        numbers: dict[str, Any] = json.loads(self.transform.GetAttribute(_NUMBERS) or "{}")
-        return numbers
+    def quality(self) -> Quality | None:
+        """The quality numbers and the verdict of ``result.json``; None when there is none.
+
+        Raises
+        ------
+        InputError
+            When it is of another schema version.
+        """
+        text = self._text("result")
+        return read_quality(text) if text else None
 
     @property
     def report(self) -> str:
         """The report as HTML; empty when there is none."""
-        nodes = self._outputs_of_kind("report")
-        return str(nodes[0].GetText()) if nodes else ""
+        return self._text("report")
 
     @property
     def accepted(self) -> bool:
@@ -82,14 +84,9 @@ class Result:
     @property
     def transformed_nodes(self) -> tuple[Node, ...]:
         """All nodes whose parent is the transform."""
-        scene, nodes = self.transform.GetScene(), []
-        if scene is None:  # the transform was deleted
-            return ()
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode")):
-            node = scene.GetNthNodeByClass(index, "vtkMRMLTransformableNode")
-            if node.GetTransformNodeID() == self.transform.GetID():
-                nodes.append(node)
-        return tuple(nodes)
+        scene = self.transform.GetScene()  # None after the transform was deleted
+        nodes = [] if scene is None else mrml_bridge.nodes_of_class(scene, "vtkMRMLTransformableNode")
+        return tuple(node for node in nodes if node.GetTransformNodeID() == self.transform.GetID())
 
     def can_transform(self, node: Node) -> bool:
         """Whether the transform can be applied to a node: not to the ultrasound, nor to outputs of the registration."""
@@ -161,14 +158,17 @@ class Result:
         """The role by which a transformed node refers to its original parent."""
         return f"MMReg.parent.{self.transform.GetAttribute(_KEY)}"
 
+    def _text(self, kind: str) -> str:
+        nodes = self._outputs_of_kind(kind)
+        return str(nodes[0].GetText()) if nodes else ""
+
     def _outputs_of_kind(self, kind: str) -> tuple[Node, ...]:
         return tuple(node for node in self.output_nodes if node.GetAttribute(_KIND) == kind)
 
 
 def results_in(scene: Node) -> tuple[Result, ...]:
     """All results of a scene, the oldest first."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
-    nodes = (scene.GetNthNodeByClass(index, "vtkMRMLTransformNode") for index in range(count))
+    nodes = mrml_bridge.nodes_of_class(scene, "vtkMRMLTransformNode")
     return tuple(Result(node) for node in nodes if node.GetAttribute(_KEY))
 
 
@@ -178,39 +178,29 @@ def add_result(folder: Path, request: Request) -> Result:
     Parameters
     ----------
     folder : Path
-        ``transform.h5`` and, if there are any, ``warped_*.nii.gz``, other volumes (quality maps), ``result.json`` and
-        ``report.html``.
+        ``transform.h5`` and, if there are any, ``warped_*.nii.gz``, ``report.html``, and ``result.json`` with the
+        quality maps that it lists.
     request : Request
         Its nodes must still be in the scene.
 
     Raises
     ------
     InputError
-        When a file cannot be read; the scene is then not changed.
+        When a file cannot be read, or ``result.json`` is of another schema version; the scene is then not changed.
     """
     scene = request.fixed.GetScene()
     transform = mrml_bridge.read_transform(folder / "transform.h5", scene, request.result_name)
-    name = str(transform.GetName())
     transform.SetAttribute(_KEY, uuid.uuid4().hex)
     result = Result(transform)
     try:
-        for path in sorted(folder.glob("*.nii.gz")):
-            _add_volume(path, result, request)
-        for path, kind, title in (
-            (folder / "report.html", "report", _("report (HTML)")),
-            (folder / "result.json", "provenance", _("provenance (JSON)")),
-        ):
-            if path.is_file():
-                text = path.read_text(encoding="utf-8")
-                _add_output(mrml_bridge.add_text(text, scene, f"{name}: {title}"), kind, transform)
-        transform.SetAttribute(_NUMBERS, _numbers(folder / "result.json"))
+        _add_outputs(folder, result)
         # The result is in the ultrasound's own space: its parent transform applies to the result too.
         for node in (transform, *result.warped, *result.maps):
             node.SetAndObserveTransformNodeID(request.fixed.GetTransformNodeID())
         transform.SetNodeReferenceID(_FIXED, request.fixed.GetID())
         for node in request.moving_nodes:
             transform.AddNodeReferenceID(_MOVING, node.GetID())
-        add_to_folder(scene, name, [transform, *result.output_nodes])
+        add_to_folder(scene, str(transform.GetName()), [transform, *result.output_nodes])
         result.show(after=True)
     except BaseException:
         result.discard()
@@ -218,24 +208,28 @@ def add_result(folder: Path, request: Request) -> Result:
     return result
 
 
-def _add_volume(path: Path, result: Result, request: Request) -> None:
-    stem = path.name.removesuffix(".nii.gz")
-    is_warped = stem.startswith("warped_")
-    title = f"{stem.removeprefix('warped_')} {_('registered')}" if is_warped else stem.replace("_", " ")
-    node = mrml_bridge.read_volume(path, request.fixed.GetScene(), f"{result.transform.GetName()}: {title}")
-    _add_output(node, "warped" if is_warped else "map", result.transform)
-    if not is_warped:
-        node.SetAttribute(MAP, stem)
+def _add_outputs(folder: Path, result: Result) -> None:
+    scene, name = result.transform.GetScene(), result.transform.GetName()
 
+    def add(node: Node, kind: str) -> Node:
+        node.SetAttribute(_KIND, kind)
+        result.transform.AddNodeReferenceID(_OUTPUT, node.GetID())
+        return node
 
-def _add_output(node: Node, kind: str, transform: Node) -> None:
-    node.SetAttribute(_KIND, kind)
-    transform.AddNodeReferenceID(_OUTPUT, node.GetID())
-
-
-def _numbers(path: Path) -> str:
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return json.dumps(content.get("qa", {}))
+    for path in sorted(folder.glob("warped_*.nii.gz")):
+        title = path.name.removeprefix("warped_").removesuffix(".nii.gz")
+        add(mrml_bridge.read_volume(path, scene, f"{name}: {title} {_('registered')}"), "warped")
+    for file, kind, title in (
+        ("report.html", "report", _("report (HTML)")),
+        ("result.json", "result", _("result (JSON)")),
+    ):
+        if (folder / file).is_file():
+            text = (folder / file).read_text(encoding="utf-8")
+            add(mrml_bridge.add_text(text, scene, f"{name}: {title}"), kind)
+    quality = result.quality
+    for summary in quality.maps if quality is not None else ():
+        node = mrml_bridge.read_volume(folder / summary.file, scene, f"{name}: {summary.title}")
+        set_map_style(add(node, "map"), summary)
 
 
 def referenced_nodes(node: Node, role: str) -> tuple[Node, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 
+from MMRegCore.errors import InputError
 from MMRegSlicerLib.apply_view import ApplyView
 from MMRegSlicerLib.landmark_view import LandmarkView
 from MMRegSlicerLib.qa_view import QaView
@@ -187,20 +188,22 @@ def _shortcut(ui: Any, keys: str, action: Callable[[], None]) -> Any:  # noqa: A
 
 
 def verdict_text(result: Result) -> tuple[str, str]:
-    """The text of the verdict with its reasons, and the background colour ('' for none).
-
-    Results without a verdict (of an older MMReg) show the findings instead.
-    """
-    verdict = result.numbers.get("verdict") or {}
-    level = str(verdict.get("level", ""))
+    """The text of the verdict with its reasons, and the background colour ('' for none)."""
     titles = {
         "accept": _("No problem detected. Verify visually before use."),
         "review": _("Review required:"),
         "reject": _("Rejected:"),
     }
-    reasons = verdict.get("reasons") if level else result.numbers.get("notes")
-    title = titles.get(level, _("Not assessed. Verify visually before use."))
-    lines = [title, *(f"• {reason}" for reason in reasons or [])]
+    title, colour = _("Not assessed. Verify visually before use."), ""
+    reasons: tuple[str, ...] = ()
+    try:
+        quality = result.quality
+        if quality is not None:
+            level, reasons = quality.verdict.level, quality.verdict.reasons
+            title, colour = titles[level], _COLOURS[level]
+    except InputError as error:  # a scene of another version of MMReg
+        reasons = (str(error),)
+    lines = [title, *(f"• {reason}" for reason in reasons)]
     if result.accepted:
         lines.append(_("Accepted."))
-    return "\n".join(lines), _COLOURS.get(level, "")
+    return "\n".join(lines), colour

@@ -93,7 +93,8 @@ class _Snapshot:
     def restore(self) -> None:
         """Add the nodes again. A node keeps its identifier, and so its references to other nodes."""
         for node in (*self._attached, *self._nodes):
-            self._scene.AddNode(node)
+            if node.GetScene() is None:  # colours that others share are still there
+                self._scene.AddNode(node)
         transform = self._result.transform
         for role, nodes in self._references.items():
             transform.RemoveNodeReferenceIDs(role)

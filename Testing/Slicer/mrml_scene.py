@@ -11,6 +11,15 @@ import numpy as np
 import slicer
 import vtk
 
+# The default preset, model selection and verdict included, with coarse samples and a short search for `small_case`.
+QUICK = {
+    "lc2.search.sampling_spacing_mm": "4,2",
+    "lc2.search.half_width": "2,2",
+    "lc2.search.range_mm": "4",
+    "lc2.iterations": "5",
+    "model_selection.sampling_spacing_mm": "2",
+}
+
 
 def new_scene(cache: Path) -> Any:
     """A scene with the logics that the application would have; it becomes ``slicer.mrmlScene``.

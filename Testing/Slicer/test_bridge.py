@@ -1,6 +1,5 @@
 """Nodes to files and back, parameter sets in the scene, loading of result folders; without any process."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,14 @@ import torch
 import vtk
 
 from MMRegCore.errors import InputError
-from MMRegCore.evaluate import target_registration_error
-from MMRegCore.io import Landmarks, read_transform, read_volume, write_transform, write_volume
+from MMRegCore.evaluate.landmarks import target_registration_error
+from MMRegCore.io.landmarks import Landmarks
+from MMRegCore.io.transforms import read_transform, write_transform
+from MMRegCore.io.volumes import read_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegSlicerLib import mrml_bridge
 from MMRegSlicerLib.deformation import GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.landmarks import landmark_errors
-from MMRegSlicerLib.map_style import map_style
 from MMRegSlicerLib.parameters import ParameterSet
 from MMRegSlicerLib.request import Mask, Moving, Request
 from MMRegSlicerLib.result import Result, add_result
@@ -34,6 +34,7 @@ from mrml_scene import (
     snapshot,
     translation,
 )
+from result_folder import REVIEW, write_result
 
 SHAPE = (24, 30, 28)
 
@@ -58,13 +59,8 @@ def transform(oblique_grid, smooth_field) -> SpatialTransform:
 
 @pytest.fixture
 def folder(tmp_path, oblique_grid, smooth_volume, transform) -> Path:
-    """What the process writes, and one map that a later version might add."""
-    write_transform(transform, tmp_path / "transform.h5")
-    for name in ("warped_T1", "expected_error"):
-        write_volume(smooth_volume(oblique_grid), tmp_path / f"{name}.nii.gz")
-    verdict = {"level": "review", "reasons": ["the deformation is large"]}
-    (tmp_path / "result.json").write_text(json.dumps({"provenance": {}, "qa": {"verdict": verdict}}))
-    (tmp_path / "report.html").write_text("<html>Größe</html>", encoding="utf-8")
+    """What the process writes."""
+    write_result(tmp_path, transform, smooth_volume(oblique_grid))
     return tmp_path
 
 
@@ -168,9 +164,9 @@ class TestParameterSet:
         )
         result = Result(parameters.result_transform)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(result.warped[0]), shown)
-        assert result.numbers["verdict"]["level"] == "review"
+        assert result.quality.verdict == REVIEW
         assert result.report == "<html>Größe</html>"
-        assert [map_style(node).title for node in result.maps] == ["Expected error (mm)"]
+        assert [node.GetAttribute("MMReg.title") for node in result.maps] == ["Expected error (mm)"]
         assert deformation_mode(result.transform) == GRID
         assert result.transform.GetDisplayNode().GetRegionNode() is again.fixed
         assert again.moving_nodes[0].GetTransformNodeID() == result.transform.GetID()
@@ -243,8 +239,8 @@ class TestResult:
 
     def test_loads_all_files_of_the_folder(self, scene, request_, folder):
         result = add_result(folder, request_)
-        assert [node.GetName() for node in result.maps] == ["T1 to US: expected error"]
-        assert result.numbers == {"verdict": {"level": "review", "reasons": ["the deformation is large"]}}
+        assert [node.GetName() for node in result.maps] == ["T1 to US: Expected error"]
+        assert result.quality.verdict == REVIEW
         assert result.report == "<html>Größe</html>"
         assert result.fixed is request_.fixed
         assert all(node.GetStorageNode() is None for node in (*result.warped, *result.maps, result.transform))
@@ -254,7 +250,7 @@ class TestResult:
             if path.name != "transform.h5":
                 path.unlink()
         result = add_result(folder, request_)
-        assert (result.warped, result.maps, result.numbers, result.report) == ((), (), {}, "")
+        assert (result.warped, result.maps, result.quality, result.report) == ((), (), None, "")
 
     def test_points_land_where_the_core_puts_them(self, scene, request_, folder, transform, oblique_grid):
         inside = oblique_grid.points_ras()[3:-3:6, 3:-3:6, 3:-3:6].reshape(-1, 3)
@@ -288,8 +284,8 @@ class TestResult:
         )
         after = [each.after_mm for each in found]
         assert after == sorted(after, reverse=True)
-        np.testing.assert_allclose(after, sorted(expected["after"]["per_point"], reverse=True), atol=1e-3)
-        assert np.mean([each.before_mm for each in found]) == pytest.approx(expected["before"]["mean"], abs=1e-3)
+        np.testing.assert_allclose(after, sorted(expected.after.per_point, reverse=True), atol=1e-3)
+        assert np.mean([each.before_mm for each in found]) == pytest.approx(expected.before.mean, abs=1e-3)
         result.show(after=False)
         again = landmark_errors(result, in_us, in_mr)
         np.testing.assert_allclose([each.before_mm for each in again], [each.before_mm for each in found])
@@ -308,12 +304,28 @@ class TestResult:
         with pytest.raises(InputError, match="got 2 in in US and 3 in in MR"):
             landmark_errors(result, in_us, in_mr)
 
-    @pytest.mark.parametrize("broken", ["transform.h5", "warped_T1.nii.gz", "result.json"])
+    @pytest.mark.parametrize(
+        ("text", "got"),
+        [
+            ('{"schema_version": 99, "quality": {}}', "got 99"),
+            ("{}", "got none"),
+            ("[1]", "got no JSON object"),
+        ],
+    )
+    def test_a_result_of_another_schema_version_is_refused_in_one_line(self, scene, request_, folder, text, got):
+        before = node_ids(scene)
+        (folder / "result.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=f"expected a result.json of schema version 1; {got}") as caught:
+            add_result(folder, request_)
+        assert "\n" not in str(caught.value)
+        assert set(node_ids(scene)) - set(before) <= {"vtkMRMLSubjectHierarchyNode1"}
+
+    @pytest.mark.parametrize("broken", ["transform.h5", "warped_T1.nii.gz", "expected_error.nii.gz", "result.json"])
     def test_a_file_that_cannot_be_read_leaves_the_scene_as_it_was(self, scene, request_, folder, mr, broken):
         slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         before = node_ids(scene), snapshot(mr)
         (folder / broken).write_bytes(b"no")
-        with pytest.raises((InputError, ValueError)):
+        with pytest.raises(InputError):
             add_result(folder, request_)
         assert (node_ids(scene), snapshot(mr)) == before
 

@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
 
-from MMRegCore.io import write_transform
+from MMRegCore.io.transforms import write_transform
 from MMRegCore.transform import composite_from_field
 from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.request import Moving, Request

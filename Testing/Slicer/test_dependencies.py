@@ -22,14 +22,14 @@ def slicer_python(monkeypatch):
 
     class PyTorchUtilsLogic:
         def installTorch(self, askConfirmation, torchVersionRequirement):  # noqa: N802, N803
-            assert (askConfirmation, torchVersionRequirement) == (False, ">=2.2")
+            assert (askConfirmation, torchVersionRequirement) == (False, ">=2.4")
             installed.append("torch")
             return SimpleNamespace()
 
     def pip_ensure(requirements, *, skip_packages, **options):
         assert {"SimpleITK", "numpy", "vtk"} <= set(skip_packages)
         assert options == {"requester": "MMReg", "prompt_install": False, "skip_in_testing": False}
-        installed.extend(requirement.name for requirement in requirements)
+        installed.extend(requirement.name.lower() for requirement in requirements)
 
     torch_utilities, packaging = ModuleType("PyTorchUtils"), ModuleType("slicer.packaging")
     torch_utilities.PyTorchUtilsLogic, packaging.pip_ensure = PyTorchUtilsLogic, pip_ensure
@@ -51,17 +51,17 @@ def test_asks_once_and_names_everything_with_its_size(slicer_python):
     assert len(asked) == 1
     for package in dependencies.packages():
         assert f"{package.requirement} ({package.size}): {package.purpose}" in asked[0]
-    assert slicer_python.installed == ["torch", "safetensors", "matplotlib"]
+    assert slicer_python.installed == ["torch", "safetensors", "jinja2", "matplotlib"]
     ensure_installed(lambda text: pytest.fail("nothing is missing any more"))
 
 
 def test_older_slicers_use_their_older_way(slicer_python, monkeypatch):
     monkeypatch.setitem(sys.modules, "slicer.packaging", None)
     util = ModuleType("slicer.util")
-    util.pip_install = lambda names: slicer_python.installed.extend(name.split(">")[0] for name in names)
+    util.pip_install = lambda names: slicer_python.installed.extend(name.split(">")[0].lower() for name in names)
     monkeypatch.setitem(sys.modules, "slicer.util", util)
     ensure_installed(lambda text: True)
-    assert slicer_python.installed == ["torch", "safetensors", "matplotlib"]
+    assert slicer_python.installed == ["torch", "safetensors", "jinja2", "matplotlib"]
 
 
 def test_a_refusal_installs_nothing(slicer_python):
@@ -86,5 +86,5 @@ def test_failures_are_explained(slicer_python):
     ):
         ensure_installed(lambda text: True)
     slicer_python.packaging.pip_ensure = lambda *_, **__: None
-    with pytest.raises(DependencyError, match="safetensors, matplotlib cannot be found after the installation"):
+    with pytest.raises(DependencyError, match="safetensors, Jinja2, matplotlib cannot be found after the installation"):
         ensure_installed(lambda text: True)

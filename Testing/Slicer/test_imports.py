@@ -1,4 +1,4 @@
-"""The module talks to the core through its public names, its settings and its errors only, and never to torch."""
+"""The module uses the public names, the settings, the quality numbers and the errors of the core only, never torch."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ from MMRegCore.cli.arguments import build_parser
 from MMRegSlicerLib.request import Request
 
 MODULE = Path(__file__).parents[2] / "MMRegSlicer"
-ALLOWED = {"MMRegCore", "MMRegCore.config", "MMRegCore.errors"}
+ALLOWED = {"MMRegCore", "MMRegCore.assessment.quality", "MMRegCore.config", "MMRegCore.errors"}
 FORBIDDEN = {"torch", "SimpleITK", "matplotlib", "PySide6", "scipy"}
 
 

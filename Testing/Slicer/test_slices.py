@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-core cannot be imported")
 
-from MMRegCore.io import write_transform
+from MMRegCore.io.transforms import write_transform
 from MMRegCore.transform import SpatialTransform
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import add_result

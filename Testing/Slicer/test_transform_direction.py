@@ -9,17 +9,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from grids import itk_grid
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid, lps_from_ras_points, ras_from_lps_points, transform_points
-from MMRegCore.io import (
-    Landmarks,
-    read_landmarks,
-    read_transform,
-    read_volume,
-    write_landmarks,
-    write_transform,
-    write_volume,
-)
+from MMRegCore.io.landmarks import Landmarks, read_landmarks, write_landmarks
+from MMRegCore.io.transforms import read_transform, write_transform
+from MMRegCore.io.volumes import read_volume, write_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegCore.volume import Volume
 
@@ -190,8 +185,8 @@ def positions(markups: Any) -> np.ndarray:
 @pytest.fixture
 def moving_grid(oblique_grid: Grid) -> Grid:
     """An MR of its own oblique, anisotropic grid that covers more than the ultrasound box."""
-    direction = np.array([[0, 0.0, 1], [-0.8, 0.6, 0], [-0.6, -0.8, 0]]).ravel().tolist()
-    grid = Grid.from_itk((34, 44, 40), (2.1, 1.6, 1.9), (0.0, 0.0, 0.0), direction)
+    direction = np.array([[0, 0.0, 1], [-0.8, 0.6, 0], [-0.6, -0.8, 0]])
+    grid = itk_grid((34, 44, 40), (2.1, 1.6, 1.9), (0.0, 0.0, 0.0), direction)
     matrix = grid.ras_from_ijk.copy()
     matrix[:3, 3] += oblique_grid.centre_ras - grid.centre_ras + [5, -3, 2]
     return Grid(grid.shape, matrix)

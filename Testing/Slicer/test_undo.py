@@ -7,13 +7,13 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 
 import slicer
 
-from MMRegCore.io import write_transform, write_volume
 from MMRegCore.transform import SpatialTransform
 from MMRegSlicerLib.deformation import GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import Result, add_result, results_in
 from MMRegSlicerLib.undo import UndoStack
 from mrml_scene import add_linear, add_points, add_volume, node_ids, points_in_world, snapshot, translation
+from result_folder import write_result
 
 POINTS = np.array([[4.0, -6.0, 3.0], [-8.0, 2.0, 7.0]])
 
@@ -30,10 +30,9 @@ def result(scene, tracker, oblique_grid, smooth_volume, tmp_path) -> Result:
     mr = add_volume(scene, "T1", np.ones((4, 4, 4)), np.eye(4))
     fixed.SetAndObserveTransformNodeID(tracker.GetID())
     mr.SetAndObserveTransformNodeID(tracker.GetID())
-    write_transform(SpatialTransform.from_matrix(translation(5, 0, 0)), tmp_path / "transform.h5")
-    for name in ("warped_T1", "displacement"):
-        write_volume(values, tmp_path / f"{name}.nii.gz")
-    (tmp_path / "report.html").write_text("<html>the report</html>", encoding="utf-8")
+    write_result(
+        tmp_path, SpatialTransform.from_matrix(translation(5, 0, 0)), values, ("expected_error", "displacement")
+    )
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     return add_result(tmp_path, Request(fixed, (Moving(mr),)))
 

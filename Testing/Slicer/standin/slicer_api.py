@@ -55,7 +55,7 @@ QT = {
     "QSlider": Api("QAbstractSlider", "QWidget", ("value",), ("setValue",), ("valueChanged(int)",)),
     "QVBoxLayout": Api("QBoxLayout", "QObject", (), ("addWidget", "setContentsMargins")),
     "QHBoxLayout": Api("QBoxLayout", "QObject", (), ("addWidget", "setContentsMargins")),
-    "QFormLayout": Api("QFormLayout", "QObject", (), ("addRow", "removeRow", "setContentsMargins")),
+    "QFormLayout": Api("QFormLayout", "QObject", (), ("addRow", "removeRow", "rowCount", "setContentsMargins")),
     "QShortcut": Api("QShortcut", "QObject", (), ("setEnabled",), ("activated()",)),
     "QKeySequence": Api("QKeySequence"),
     # Made by slicer.util.createProgressDialog.

@@ -1,5 +1,6 @@
 """The module opened in a fresh scene, and what tests do to it."""
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,15 +15,9 @@ import slicer
 from PySide6 import QtWidgets
 
 import standin
-from mrml_scene import new_scene, node_ids, scene_holds, small_case, snapshot
+from mrml_scene import QUICK, new_scene, node_ids, scene_holds, small_case, snapshot
 
 SHIFT_MM = np.array([3.0, -1.5, 1.5])
-QUICK = {
-    "choice.compete": "false",
-    "mcbo.strides": "1,2",
-    "mcbo.weights": "1/2,1/2",
-    "mcbo.inverse_consistency_iterations": "3",
-}
 
 
 class Opened:
@@ -95,11 +90,11 @@ def opened(application: QtWidgets.QApplication, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def case(opened: Opened, blobs: Callable[..., np.ndarray]) -> SimpleNamespace:
-    """A small case in the scene, selected in the panel, with the state of the scene."""
+    """A small case in the scene, selected in the panel with the default preset, with the state of the scene."""
     from MMRegSlicerLib.request import Moving
 
     ultrasound, mr = small_case(slicer.mrmlScene, blobs, SHIFT_MM)
-    opened.request(fixed=ultrasound, moving=(Moving(mr),), preset="mcbo", changes=QUICK, device="cpu")
+    opened.request(fixed=ultrasound, moving=(Moving(mr),), changes=QUICK, device="cpu")
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
     def state() -> tuple[object, ...]:
@@ -107,3 +102,20 @@ def case(opened: Opened, blobs: Callable[..., np.ndarray]) -> SimpleNamespace:
 
     before = state()
     return SimpleNamespace(ultrasound=ultrasound, mr=mr, unchanged=lambda: state() == before)
+
+
+@pytest.fixture(scope="session")
+def files_of_the_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture
+def result_files(opened: Opened, case: SimpleNamespace, files_of_the_case: Path) -> Path:
+    """The folder that a registration of the case writes, with a real verdict; made once."""
+    from MMRegSlicerLib.command import write_inputs
+
+    folder = files_of_the_case / "result"
+    if not folder.exists():
+        arguments = write_inputs(opened.panel.form.request, files_of_the_case)
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return folder

@@ -4,19 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import slicer
 from PySide6 import QtWidgets
 
-from MMRegCore.config import RegistrationSettings, describe, load_preset, preset_description, preset_names
+from MMRegCore.config import as_text, describe, load_preset, preset_description, preset_names
 from MMRegSlicerLib.request import Mask, Moving, Request
 from mrml_scene import add_linear, add_segmentation, add_volume, translation
-
-# Of every method that a preset may name, now and later.
-METHODS = set(get_args(get_type_hints(RegistrationSettings)["method"]))
 
 
 def combo_boxes(place):
@@ -95,7 +91,7 @@ def test_a_parameter_set_of_the_scene_is_shown(opened, volumes):
         fixed_mask=Mask(segmentation, segment),
         initial_transform=add_linear(slicer.mrmlScene, "tracker", translation(1, 0, 0)),
         preset="mcbo-clem",
-        changes={"mcbo.half_width": "5", "mcbo.masked": "true", "fusion": "mean"},
+        changes={"mcbo.half_width": "5", "masked": "true", "mcbo.fusion": "mean"},
         device="cpu",
         name="x",
     )
@@ -104,29 +100,78 @@ def test_a_parameter_set_of_the_scene_is_shown(opened, volumes):
     assert opened.ui.registerButton.isEnabled()
 
 
-def test_every_setting_of_the_preset_can_be_changed_and_explains_itself(opened, volumes):
-    opened.request(preset="mcbo")
-    editors = opened.panel.form._editors
-    hidden = {"method", "learned", *METHODS} - {"mcbo"}
-    settings = [each for each in describe(load_preset("mcbo")) if each.key.partition(".")[0] not in hidden]
-    assert [editor.key for editor in editors] == [each.key for each in settings]
-    for editor, about in zip(editors, settings, strict=True):
-        assert about.help in editor.widget.toolTip()
-        assert about.unit in editor.label
+def editor_of(opened, key):
+    return next(editor for editor in opened.panel.form._editors if editor.key == key)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_setting_has_an_editor_of_its_kind_and_explains_itself(opened, name):
+    """Also presets, methods and settings that are added later: the module does not list them."""
+    opened.request(preset=name)
+    editors, settings = opened.panel.form._editors, list(describe(load_preset(name)))
+    assert [editor.key for editor in editors] == [about.key for about in settings if about.key != "method"]
+    frames = {"basic": opened.ui.basicFrame, "expert": opened.ui.advancedFrame}
+    for editor, about in zip(editors, [about for about in settings if about.key != "method"], strict=True):
+        widget = editor.widget
+        if about.is_list or about.kind in ("integer", "number", "text"):
+            assert isinstance(widget, QtWidgets.QLineEdit)
+            assert widget.text() == as_text(about.default)
+        elif about.kind == "switch":
+            assert isinstance(widget, QtWidgets.QCheckBox)
+            assert widget.isChecked() == about.default
+        else:
+            assert isinstance(widget, QtWidgets.QComboBox)
+            assert tuple(widget.itemText(index) for index in range(widget.count())) == about.choices
+            assert widget.currentText() == as_text(about.default)
+        assert all(text in widget.toolTip() for text in (about.help, about.expected, about.key))
+        assert editor.label == (f"{about.label} ({about.unit})" if about.unit else about.label)
+        assert widget.parent() is frames[about.tier]
+        assert widget.parent().layout().labelForField(widget).text() == editor.label
         assert editor.change() is None
-    half_width = next(editor for editor in editors if editor.key == "mcbo.half_width")
-    half_width.widget.setText("99")
-    half_width.widget.editingFinished.emit()
-    assert opened.panel.form.request.changes == {"mcbo.half_width": "99"}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_model_selection_is_offered_for_every_method(opened, name):
+    opened.request(preset=name)
+    enabled = editor_of(opened, "model_selection.enabled").widget
+    before = enabled.isChecked()
+    enabled.click()
+    assert opened.panel.form.request.changes == {"model_selection.enabled": as_text(not before)}
+    groups = {editor.key.partition(".")[0] for editor in opened.panel.form._editors if "." in editor.key}
+    assert groups == {load_preset(name).method, "model_selection"}
+
+
+def test_settings_are_grouped_below_headings(opened):
+    headings = {
+        tier: [label.text() for label in frame.findChildren(QtWidgets.QLabel) if label.text().startswith("<b>")]
+        for tier, frame in (("basic", opened.ui.basicFrame), ("expert", opened.ui.advancedFrame))
+    }
+    assert headings == {
+        "basic": ["<b>lc2: search</b>", "<b>model selection</b>"],
+        "expert": ["<b>lc2: search</b>", "<b>lc2: search: prior</b>", "<b>lc2</b>", "<b>model selection</b>"],
+    }
+    assert opened.ui.advancedSection.property("collapsed")
+    assert opened.ui.basicFrame.isVisible()
+
+
+def test_settings_are_changed_checked_and_reset(opened, volumes):
     opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),))
-    assert "half_width to be at most 12" in opened.ui.statusLabel.text()
+    select(editor_of(opened, "lc2.search.similarity").widget, "mind")
+    iterations = editor_of(opened, "lc2.iterations").widget
+    iterations.setText("9999")
+    iterations.editingFinished.emit()
+    changes = {"lc2.search.similarity": "mind", "lc2.iterations": "9999"}
+    assert opened.panel.form.request.changes == opened.panel._parameters.request.changes == changes
+    assert "lc2.iterations to be at most 500" in opened.ui.statusLabel.text()
+    assert not opened.ui.registerButton.isEnabled()
     opened.ui.resetButton.click()
     assert opened.panel.form.request.changes == {}
+    assert opened.ui.registerButton.isEnabled()
 
 
 def test_another_preset_brings_its_own_values(opened):
     for name in sorted(preset_names(), key=lambda each: each == Request().preset):
-        line = next(editor.widget for editor in opened.panel.form._editors if editor.key == "margin_mm")
+        line = editor_of(opened, "margin_mm").widget
         line.setFocus()
         line.setText("7")
         select(opened.ui.presetSelector, name)
@@ -134,14 +179,11 @@ def test_another_preset_brings_its_own_values(opened):
         assert opened.panel._parameters.request.preset == name
 
 
-def test_every_preset_is_offered_with_the_settings_of_its_own_method(opened):
-    """Also presets and methods that are added later: the module does not list them."""
+def test_every_preset_is_offered_with_its_purpose(opened):
     selector = opened.ui.presetSelector
     assert [selector.itemText(index) for index in range(selector.count())] == list(preset_names())
     for name in preset_names():
         select(selector, name)
-        groups = {editor.group.partition(".")[0] for editor in opened.panel.form._editors}
-        assert groups & (METHODS | {"learned"}) == {load_preset(name).method_group}
         assert opened.ui.presetDescription.text() == preset_description(name)
 
 
@@ -210,17 +252,17 @@ def test_a_new_scene_starts_with_a_new_parameter_set(opened, volumes):
 
 
 def test_the_panel_opens_without_the_missing_packages(tmp_path):
-    """Torch, safetensors and matplotlib cannot be imported; numpy and SimpleITK are Slicer's own."""
+    """Torch, safetensors, Jinja2 and matplotlib cannot be imported; numpy and SimpleITK are Slicer's own."""
     code = f"""
 import sys, os
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "safetensors", "matplotlib", "nilearn"):
+        if name.partition(".")[0] in ("torch", "safetensors", "jinja2", "matplotlib", "nilearn"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Block())
 import importlib.util
 real = importlib.util.find_spec
-gone = ("torch", "safetensors", "matplotlib")
+gone = ("torch", "safetensors", "jinja2", "matplotlib")
 importlib.util.find_spec = lambda name, *rest: None if name in gone else real(name, *rest)
 from pathlib import Path
 import standin
@@ -230,7 +272,7 @@ opened.holder.show()
 text = opened.widget.panel.ui.deviceStatus.text()
 sys.stdout.write(text)
 sys.stdout.flush()
-os._exit(0 if "torch, safetensors will be installed" in text and "torch" not in sys.modules else 3)
+os._exit(0 if "torch, safetensors, Jinja2 will be installed" in text and "torch" not in sys.modules else 3)
 """
     root = Path(__file__).parents[3]
     finished = subprocess.run(

@@ -1,19 +1,17 @@
 """The result: verdict, comparison, Apply to, landmarks, report, Accept, Discard, Undo."""
 
-import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import slicer
-import torch
 import vtk
 from PySide6 import QtCore, QtTest, QtWidgets
 
-from MMRegCore.geometry import Grid
-from MMRegCore.io import write_transform, write_volume
+from MMRegCore.assessment.quality import Verdict
+from MMRegCore.io.transforms import write_transform
 from MMRegCore.transform import SpatialTransform
-from MMRegCore.volume import Volume
 from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import (
@@ -26,27 +24,14 @@ from mrml_scene import (
     snapshot,
     translation,
 )
-
-VERDICT = {"level": "review", "reasons": ["The deformation reaches 12 mm.", "The MR covers 60 % of the ultrasound."]}
-
-
-def slicer_matrix(node) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+from result_folder import result_json
 
 
 @pytest.fixture
-def shown(opened, case, tmp_path, monkeypatch):
-    """A result in the panel, as if a registration had just ended."""
-    folder = tmp_path / "result"
-    folder.mkdir()
+def shown(opened, case, result_files, tmp_path, monkeypatch):
+    """A result in the panel, as if a registration had just ended; its transform is replaced by a known one."""
+    folder = shutil.copytree(result_files, tmp_path / "result")
     write_transform(SpatialTransform.from_matrix(translation(5, 0, 0)), folder / "transform.h5")
-    (folder / "result.json").write_text(json.dumps({"qa": {"verdict": VERDICT}}), encoding="utf-8")
-    grid = Grid((32, 32, 32), slicer_matrix(case.ultrasound))
-    for name in ("warped_T1", "expected_error"):
-        write_volume(Volume(torch.rand(1, 32, 32, 32), grid), folder / f"{name}.nii.gz")
-    (folder / "report.html").write_text("<html>the report</html>", encoding="utf-8")
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     before = node_ids(slicer.mrmlScene), snapshot(case.mr)
     opened.panel._on_finished(add_result(folder, opened.panel.form.request))
@@ -58,24 +43,38 @@ def shown(opened, case, tmp_path, monkeypatch):
 
 def test_the_verdict_is_shown_with_its_reasons(opened, shown):
     text = opened.ui.verdictLabel.text()
-    assert text.splitlines() == ["Review required:", *(f"• {reason}" for reason in VERDICT["reasons"])]
+    verdict = shown.result.quality.verdict
+    assert (verdict.level, len(verdict.reasons)) == ("review", 2)
+    assert text.splitlines() == ["Review required:", *(f"• {reason}" for reason in verdict.reasons)]
     assert "#fff0c2" in opened.ui.verdictLabel.styleSheet()
     assert opened.ui.statusLabel.text() == "Finished. Check the result before accepting."
 
 
 @pytest.mark.parametrize(
-    ("numbers", "text"),
+    ("text", "banner", "colour"),
     [
-        ({"verdict": {"level": "accept", "reasons": []}}, "No problem detected. Verify visually before use."),
-        ({"verdict": {"level": "reject", "reasons": ["It folds."]}}, "Rejected:\n• It folds."),
-        ({"notes": ["Nothing moved."]}, "Not assessed. Verify visually before use.\n• Nothing moved."),
-        ({}, "Not assessed. Verify visually before use."),
+        (
+            result_json(Verdict("accept", ("The expected error is 1.1 mm.",), 1.1)),
+            "No problem detected. Verify visually before use.\n• The expected error is 1.1 mm.",
+            "#d9f2d9",
+        ),
+        (result_json(Verdict("reject", ("It folds.",), None)), "Rejected:\n• It folds.", "#f8d0d0"),
+        ("", "Not assessed. Verify visually before use.", ""),
+        (
+            '{"schema_version": 0}',
+            "Not assessed. Verify visually before use.\n• expected a result.json of schema version 1; got 0",
+            "",
+        ),
     ],
 )
-def test_every_kind_of_verdict_and_none(opened, shown, numbers, text):
-    shown.result.transform.SetAttribute("MMReg.numbers", json.dumps(numbers))
+def test_other_verdicts_and_none(opened, shown, text, banner, colour):
+    """Levels that a small case cannot give, and scenes of another version of MMReg."""
+    node = next(each for each in shown.result.output_nodes if each.GetAttribute("MMReg.kind") == "result")
+    node.SetText(text)
     opened.panel.result_view.show(shown.result)
-    assert opened.ui.verdictLabel.text() == text
+    assert opened.ui.verdictLabel.text() == banner
+    assert colour in opened.ui.verdictLabel.styleSheet()
+    assert bool(colour) == bool(opened.ui.verdictLabel.styleSheet())
 
 
 def test_the_slice_views_show_the_mr_over_the_ultrasound(shown, case):
@@ -91,7 +90,8 @@ def select(ui, title):
 def test_comparison_modes(opened, shown, case):
     ui, composite, scene = opened.ui, shown.composite, slicer.mrmlScene
     titles = [ui.comparisonSelector.itemText(index) for index in range(ui.comparisonSelector.count())]
-    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", "Expected error (mm)"]
+    maps = ["Expected error (mm)", "Displacement (mm)", "Volume change (Jacobian determinant)"]
+    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", *maps]
     ui.comparisonSlider.setValue(20)
     assert composite.GetForegroundOpacity() == pytest.approx(0.2)
 
@@ -106,7 +106,10 @@ def test_comparison_modes(opened, shown, case):
 
     select(ui, "Difference (after)")
     assert not ui.comparisonSlider.isVisible()
+    assert ui.mapSentence.isHidden()
     select(ui, "Expected error (mm)")
+    assert ui.mapSentence.text() == shown.result.quality.maps[0].sentence
+    assert not ui.mapSentence.isHidden()
     assert composite.GetForegroundVolumeID() == shown.result.maps[0].GetID()
     assert scene.GetFirstNodeByName("MMReg comparison") is None
 
@@ -286,11 +289,11 @@ def test_accept_keeps_everything_and_hardens_nothing(opened, shown, case):
     assert case.mr.GetTransformNodeID() == shown.result.transform.GetID()
 
 
-def test_the_report_is_saved_as_it_was_written(opened, shown, tmp_path, monkeypatch):
+def test_the_report_is_saved_as_it_was_written(opened, shown, result_files, tmp_path, monkeypatch):
     path = tmp_path / "saved.html"
     monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
     opened.ui.reportButton.click()
-    assert path.read_text(encoding="utf-8") == "<html>the report</html>"
+    assert path.read_text(encoding="utf-8") == (result_files / "report.html").read_text(encoding="utf-8")
 
 
 def test_deleting_the_transform_by_hand_hides_the_section(opened, shown):

@@ -2,11 +2,16 @@
 
 import os
 
+import numpy as np
 import slicer
 
+from MMRegCore.config import DEFAULT_PRESET
 from MMRegSlicerLib import dependencies
 from MMRegSlicerLib.request import Request
-from mrml_scene import node_ids, snapshot
+from MMRegSlicerLib.result import Result
+from mrml_scene import QUICK, node_ids, snapshot
+
+SHIFT_MM = (3.0, -1.5, 1.5)
 
 
 def test_registers_without_blocking_the_application(opened, case):
@@ -31,6 +36,23 @@ def test_registers_without_blocking_the_application(opened, case):
     assert (ui.cancelButton.isVisible(), ui.registerButton.isVisible()) == (False, True)
     assert ui.inputsSection.isEnabled()
     assert case.mr.GetParentTransformNode().GetName() == "T1 to Ultrasound"
+
+
+def test_the_default_preset_with_model_selection_ends_in_a_verdict(opened, case):
+    """Nothing is made by hand here: the process decides, and the panel shows what it decided."""
+    assert (opened.panel.form.request.preset, opened.panel.form.request.changes) == (DEFAULT_PRESET, QUICK)
+    opened.register()
+    opened.wait(opened.ui.resultSection.isVisible)
+    result = Result(opened.panel._parameters.result_transform)
+    selection, verdict = result.quality.model_selection, result.quality.verdict
+    assert [candidate.name for candidate in selection.candidates] == ["initial", "rigid", "deformed"]
+    assert selection.selected in ("rigid", "deformed")
+    found = result.transform.GetTransformFromParent().TransformPoint((0.0, 0.0, 0.0))
+    np.testing.assert_allclose(found, SHIFT_MM, atol=0.3)
+    assert verdict.level in ("accept", "review")
+    assert verdict.expected_error_mm < 1
+    assert opened.ui.verdictLabel.text().splitlines()[1:] == [f"• {reason}" for reason in verdict.reasons]
+    assert len(result.maps) == len(result.quality.maps) == 3
 
 
 def test_closing_the_scene_in_the_middle(opened, case):
@@ -111,7 +133,7 @@ def test_a_result_that_cannot_be_loaded_leaves_nothing(opened, case, monkeypatch
     def fail(*_):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("MMRegSlicerLib.result._add_volume", fail)
+    monkeypatch.setattr("MMRegSlicerLib.result.set_map_style", fail)
     opened.register()
     opened.wait(opened.ui.registerButton.isVisible)
     assert "the disk is gone" in opened.ui.statusLabel.text()

@@ -9,9 +9,9 @@ import pytest
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from MMRegCore.io import write_transform
+from MMRegCore.config import preset_names
+from MMRegCore.io.transforms import write_transform
 from MMRegCore.transform import SpatialTransform
-from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.result import Result, add_result
 from mrml_scene import add_points, add_volume
 
@@ -23,11 +23,7 @@ def keep(opened, tmp_path):
     folder = Path(os.environ.get("MMREG_SCREENSHOTS") or tmp_path)
 
     def grab(name: str) -> QtGui.QImage:
-        for _ in range(5):
-            QtWidgets.QApplication.processEvents()
-        opened.holder.resize(WIDTH, opened.holder.sizeHint().height())
-        opened.holder.layout().activate()
-        QtWidgets.QApplication.processEvents()
+        settle(opened.holder)
         assert_nothing_cut_off(opened.holder)
         picture = opened.holder.grab()
         assert picture.save(str(folder / f"{name}.png"))
@@ -36,14 +32,25 @@ def keep(opened, tmp_path):
     return grab
 
 
+def settle(holder: QtWidgets.QWidget) -> None:
+    """Give the panel the height that it asks for, which depends on how its texts are wrapped at this width."""
+    for _ in range(5):
+        QtWidgets.QApplication.processEvents()
+        holder.resize(WIDTH, holder.sizeHint().height())
+        holder.layout().activate()
+    QtWidgets.QApplication.processEvents()
+
+
 def assert_nothing_cut_off(holder: QtWidgets.QWidget) -> None:
-    """No control reaches beyond the panel, and no text beyond its control."""
+    """No control is lower than it asks for or reaches beyond the panel, and no text beyond its control."""
     assert holder.width() == WIDTH
     for widget in holder.findChildren(QtWidgets.QWidget):
         if not widget.isVisible() or type(widget).__module__.startswith("PySide6"):
             continue
         right = widget.mapTo(holder, QtCore.QPoint(widget.width(), 0)).x()
         assert right <= WIDTH, f"{widget.objectName()} reaches to {right}"
+        lowest = widget.minimumSizeHint().height()
+        assert widget.height() >= lowest, f"{widget.objectName()} has {widget.height()} of {lowest} lines"
         needed = needed_width(widget)
         assert needed <= widget.width(), f"{widget.objectName()} needs {needed} of {widget.width()} pixels"
 
@@ -68,7 +75,7 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui = opened.ui
     opened.wait(lambda: "PyTorch" in ui.deviceStatus.text())
     ui.logSection.setVisible(False)
-    opened.request(changes={}, preset=Request().preset)
+    opened.request(changes={})
     sizes = [keep("form").height()]
     ui.advancedSection.setProperty("collapsed", False)
     sizes.append(keep("advanced").height())
@@ -84,14 +91,14 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
 
     opened.wait(lambda: not run.is_running)
     result = Result(opened.panel._parameters.result_transform)
-    assert ui.verdictLabel.text().splitlines()[0] == "Review required:"
+    assert ui.verdictLabel.text().splitlines()[0] == "No problem detected. Verify visually before use."
     for section in (ui.inputsSection, ui.settingsSection):
         section.setProperty("collapsed", True)
     add_second_result(opened, result, tmp_path)
     ui.acceptButton.click()
     result_picture = keep("result")
     banner = {QtGui.QColor(result_picture.pixel(60, y)).name() for y in range(result_picture.height())}
-    assert "#fff0c2" in banner
+    assert "#d9f2d9" in banner
     assert ui.resultArea.isVisible()
     assert ui.undoButton.isVisible()
 
@@ -104,6 +111,14 @@ def test_pictures_of_every_section(opened, case, keep, tmp_path):
     ui.logSection.setProperty("collapsed", False)
     opened.panel._on_log("mmreg: log of the registration process")
     assert keep("landmarks").height() > result_picture.height() + 200
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_setting_is_cut_off(opened, name):
+    opened.request(preset=name)
+    opened.ui.advancedSection.setProperty("collapsed", False)
+    settle(opened.holder)
+    assert_nothing_cut_off(opened.holder)
 
 
 def add_second_result(opened, first: Result, folder: Path) -> None:
