@@ -1,6 +1,7 @@
 # Each target does its own set-up in .venv; nothing but Python 3.11 and make needs to be there.
 #   make demo   register a simulated case with known truth; the result lies in $(DEMO_OUTPUT)
-#   make test   lint, types, import contracts, then the tests
+#   make test   lint, types, import contracts, then all tests, with their coverage
+#   make check  the quick tier for the inner loop: lint, types, import contracts, the fast tests
 #   make lint   the first three of these
 #   make bench  accuracy and speed against peers
 #   make clean  remove .venv and everything that the targets made
@@ -10,15 +11,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo
 PYTEST_OPTIONS ?=
+# Of the lines of MMRegCore and MMRegSlicerLib, in per cent; less is a failure.
+COVERAGE := 90
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test check lint bench clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/mmreg demo --output "$(DEMO_OUTPUT)"
 
 test: lint
-	PYTHON=$(BIN)/python Testing/run $(PYTEST_OPTIONS)
+	PYTHON=$(BIN)/python Testing/run --cov --cov-report=term --cov-fail-under=$(COVERAGE) $(PYTEST_OPTIONS)
+	Testing/run-torch-free
+	PYTHON=$(BIN)/python Testing/run-minimum
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" Testing/Core
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

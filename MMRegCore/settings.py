@@ -114,6 +114,12 @@ class SettingInfo:
         return f"a list ({words}, …)" if self.is_list else words
 
     @property
+    def range(self) -> str:
+        """The range of a number in words, with its unit; empty where there is none."""
+        bounds = ((word, bound) for word, bound in (("from", self.minimum), ("to", self.maximum)) if bound is not None)
+        return " ".join([*(f"{word} {bound:g}" for word, bound in bounds), *filter(None, [self.unit])])
+
+    @property
     def example(self) -> str:
         """A value as a command line takes it."""
         one = self.choices[0] if self.choices else _EXAMPLES[self.kind]

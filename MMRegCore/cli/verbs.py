@@ -219,9 +219,7 @@ def _columns(rows: dict[str, str]) -> str:
 def _setting_lines(about: SettingInfo) -> str:
     from MMRegCore.config import as_text
 
-    low, high = (None if bound is None else f"{bound:g}" for bound in (about.minimum, about.maximum))
-    limits = " ".join(filter(None, (f"from {low}" if low else "", f"to {high}" if high else "")))
-    kind = ", ".join(filter(None, (about.expected, limits, about.unit)))
+    kind = ", ".join(filter(None, (about.expected, about.range)))
     return f"\n{about.key} = {as_text(about.default)}\n    {about.help}\n    ({kind})"
 
 

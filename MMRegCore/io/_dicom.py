@@ -13,6 +13,7 @@ from MMRegCore.io._itk import quiet_itk
 
 _POSITION = "0020|0032"
 _ORIENTATION = "0020|0037"
+_PIXEL_DATA, _SEQUENCE_END, _UNDEFINED_LENGTH = b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0", 0xFFFFFFFF
 # Share of the slice distance by which distances may differ.
 _DISTANCE_TOLERANCE = 0.02
 # Slices may stray this far from the line along their normal.
@@ -41,7 +42,25 @@ def series_files(folder: Path) -> tuple[str, ...]:
         files = stacks[0] if stacks else next(iter(series.values()))
         if len(files) > 1:
             _check_slices(folder, files)
+        for file in files:
+            if not _is_complete(Path(file).read_bytes()):
+                raise InputError(f"expected complete files in {folder}; got {Path(file).name}, which is cut off")
     return tuple(files)
+
+
+def _is_complete(content: bytes) -> bool:
+    """Whether a DICOM file holds the pixels that it promises; older releases of ITK fill up what is missing."""
+    place = max(content.rfind(_PIXEL_DATA + kind) for kind in (b"OW\0\0", b"OB\0\0"))
+    start = place + 12
+    if place < 0:
+        place = content.rfind(_PIXEL_DATA)  # implicit VR
+        start = place + 8
+    if place < 0 or len(content) < start:
+        return False
+    length = int.from_bytes(content[start - 4 : start], "little")
+    if length == _UNDEFINED_LENGTH:
+        return _SEQUENCE_END in content[-4096:]
+    return start + length <= len(content)
 
 
 def _check_slices(folder: Path, files: Sequence[str]) -> None:

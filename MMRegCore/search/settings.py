@@ -44,7 +44,7 @@ class SearchSettings(Settings):
         (2.5, 1.5, 0.75), help="Distance of the samples at each level, coarse to fine.", unit="mm", minimum=0.01
     )
     half_width: tuple[int, ...] = setting(
-        (2, 3, 2), help="Half-width of the patches at each level, in samples.", minimum=1, maximum=8
+        (2, 3, 2), help="Half-width of the patches at each level, in samples.", label="Half-width", minimum=1, maximum=8
     )
     effective_sample_size: float = setting(
         200.0, help="Independent observations that the similarity stands for, against the prior.", minimum=1
@@ -87,6 +87,7 @@ class ModelSelectionSettings(Settings):
     enabled: bool = setting(
         True,
         help="Whether initial transform, rigid and deformed result are compared; if not, the deformed one is taken.",
+        label="Model selection",
         tier="basic",
     )
     significance: float = setting(
@@ -97,4 +98,6 @@ class ModelSelectionSettings(Settings):
     )
     similarity: str = setting("lc2", help="What candidates are compared by.", choices=similarity_names)
     sampling_spacing_mm: float = setting(0.75, help="Distance of the samples.", unit="mm", minimum=0.01)
-    half_width: int = setting(2, help="Half-width of the patches, in samples.", minimum=1, maximum=8)
+    half_width: int = setting(
+        2, help="Half-width of the patches, in samples.", label="Half-width", minimum=1, maximum=8
+    )

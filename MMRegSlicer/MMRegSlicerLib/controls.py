@@ -131,7 +131,7 @@ class SettingEditor:
             self.widget, self._get, self._set = _combo_box(about.choices, on_changed)
         else:
             self.widget, self._get, self._set = _line_edit(on_changed)
-        self.widget.setToolTip(f"{about.help}\n{about.key}: {about.expected}{_range(about)}")
+        self.widget.setToolTip(f"{about.help}\n{about.key}: {about.expected} {about.range}")
         self._set(self._default)
 
     def change(self) -> str | None:
@@ -162,9 +162,3 @@ def _line_edit(on_changed: Callback) -> tuple[Any, Callable[[], str], Callable[[
     line = qt.QLineEdit()
     line.connect("editingFinished()", on_changed)
     return line, lambda: str(line.text), line.setText
-
-
-def _range(about: SettingInfo) -> str:
-    low = "" if about.minimum is None else _(", at least {low:g}").format(low=about.minimum)
-    high = "" if about.maximum is None else _(", at most {high:g}").format(high=about.maximum)
-    return f"{low}{high} {about.unit}".rstrip()

@@ -19,6 +19,8 @@ from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 from quick import SET_QUICK, small_pictures
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (16, 18, 20)
 Run = Callable[..., int]
 

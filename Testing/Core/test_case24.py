@@ -9,6 +9,8 @@ from MMRegCore.evaluate.landmarks import target_registration_error
 from MMRegCore.io.landmarks import read_landmark_pairs
 from scenes import translation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("images", "shift_mm", "most_mm"),

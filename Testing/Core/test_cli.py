@@ -32,6 +32,8 @@ from MMRegCore.volume import Volume
 from quick import SET_QUICK, small_pictures
 from scenes import error_mm, scene, translation
 
+pytestmark = pytest.mark.slow
+
 SHIFT_MM = np.array([2.0, -1.0, 1.5])
 QUICK = [*SET_QUICK, "--device", "cpu"]
 

@@ -20,6 +20,8 @@ from MMRegCore.volume import Volume
 from quick import QUICK, small_pictures
 from scenes import translation
 
+pytestmark = pytest.mark.slow
+
 
 def test_comparison_with_the_truth_by_hand():
     grid = Grid((6, 6, 6), np.eye(4))

@@ -29,6 +29,8 @@ from MMRegCore.training.engine.checkpoint import write_weights
 from MMRegCore.volume import Channel
 from scenes import box, problem, scene, texture_at
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (24, 28, 26)
 SHIFT_DHW = (1.0, -1.5, 2.0)
 MIND = DnsSettings(descriptor=DescriptorSettings(name="mind"), rigid_first=False, iterations=(30, 15, 5))

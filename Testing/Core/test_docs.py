@@ -15,6 +15,8 @@ from MMRegCore.cli.inputs import changes_from
 from MMRegCore.config import DEFAULT_PRESET, describe, load_preset, preset_names, with_changes
 from MMRegCore.training.recipes import read_settings, recipes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 DOCS = {

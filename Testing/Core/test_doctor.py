@@ -11,6 +11,8 @@ from MMRegCore.errors import Cancelled, DeviceError, InputError
 from MMRegCore.monitor import Monitor
 from MMRegCore.transform import SpatialTransform
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def findings() -> dict:

@@ -13,6 +13,8 @@ from MMRegCore.similarity.lc2 import Lc2
 from quick import QUICK
 from scenes import box, error_mm, translation
 
+pytestmark = pytest.mark.slow
+
 SIZE, CORE = 78, 30
 SETTINGS = with_changes(
     QUICK,

@@ -11,6 +11,8 @@ from MMRegCore.io.volumes import read_volume
 from MMRegCore.segmentation.field_of_view import field_of_view_mask, replicate_edge, with_field_of_view
 from phantoms import cone, textured, volume_of
 
+pytestmark = pytest.mark.slow
+
 RESECT_CASES = (1, 4, 5, 6, 8, 12, 14, 15, 16, 18, 23, 24, 25, 26, 27)
 
 

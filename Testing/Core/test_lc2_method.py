@@ -20,6 +20,8 @@ from MMRegCore.similarity.lc2 import Lc2, standardise
 from MMRegCore.volume import Channel
 from scenes import problem
 
+pytestmark = pytest.mark.slow
+
 SEARCH = SearchSettings(sampling_spacing_mm=(2.0, 1.0), half_width=(2, 2), range_mm=6.0)
 SETTINGS = Lc2Settings(search=SEARCH, iterations=15)
 # For motions that a gradient finds.

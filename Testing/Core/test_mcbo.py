@@ -19,6 +19,8 @@ from MMRegCore.prepare import Prepared
 from MMRegCore.volume import Channel
 from scenes import box, problem, texture_at
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED, MASKED = "mcbo-published", "mcbo"
 BOTH = pytest.mark.parametrize("preset", [PUBLISHED, MASKED])
 GIB = 2**30

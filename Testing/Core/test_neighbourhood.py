@@ -16,6 +16,8 @@ from MMRegCore.training.recipes.neighbourhood import (
     neighbourhood_loss,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def stream(seed=0):
     return torch.Generator().manual_seed(seed)

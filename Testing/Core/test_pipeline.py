@@ -23,6 +23,8 @@ from MMRegCore.volume import Volume
 from quick import QUICK, QUICK_MCBO
 from scenes import box, error_mm, inner_points, scene, translation
 
+pytestmark = pytest.mark.slow
+
 SHIFT_MM = np.array([2.0, -1.5, 1.0])
 SHIFT = translation(SHIFT_MM)
 SHAPE = (32, 28, 30)

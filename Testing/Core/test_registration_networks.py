@@ -16,6 +16,8 @@ from MMRegCore.networks.masrnet import MasrNetSettings
 from MMRegCore.networks.multiprop import Latent, MultiProp, MultiPropSettings, matching_error
 from MMRegCore.ops import identity_positions, integrate_velocity, jacobian_determinant, upsample_field, warp
 
+pytestmark = pytest.mark.slow
+
 SMALL_BRANCH = {"encoder": (4, 8), "decoder": (8, 8), "refinement": (8, 4)}
 NETWORKS = {
     "multiprop": lambda **more: MultiProp(MultiPropSettings(features=(4, 8), matching=(8, 8), context=(8, 8), **more)),

@@ -36,6 +36,8 @@ from MMRegCore.training.run import run_training
 from MMRegCore.training.settings import TrainingSettings
 from MMRegCore.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 DESCRIPTOR_NETWORK = MasrNetSettings(channels=(2, 2, 2, 2), descriptor=4)
 CONTEXT = ProcessContext(torch.device("cpu"))
 DOMAIN = TrainingDomain(spacing_mm=2.0)

@@ -28,6 +28,8 @@ from quick import small_pictures
 pytest.importorskip("matplotlib")
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "input"}
 
 

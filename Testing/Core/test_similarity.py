@@ -38,6 +38,8 @@ from MMRegCore.similarity.protocol import Similarity
 from MMRegCore.similarity.settings import DescriptorSettings, SimilaritySettings
 from MMRegCore.volume import Channel
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (14, 16, 18)
 HALF_WIDTH = 2
 # By name: what a measure claims beyond what every measure must do.  One that is not named here is tested for the rest.

@@ -37,6 +37,8 @@ from MMRegCore.simulate.random_field import correlated_field
 from MMRegCore.simulate.ultrasound import simulate_ultrasound
 from MMRegCore.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 SHIFT = BrainShiftSettings(mean_mm=4.0)
 NO_SHIFT = BrainShiftSettings(mean_mm=0.0)
 

@@ -27,6 +27,8 @@ from MMRegCore.simulate.craniotomy import place_probe
 from MMRegCore.simulate.mr import brain_region
 from MMRegCore.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 SPACING_MM = 3.0
 RADIUS_MM = {"ventricle": 12, "white": 50, "grey": 60, "csf": 64, "skull": 74, "scalp": 84}
 T1 = {"ventricle": 200.0, "white": 900.0, "grey": 650.0, "csf": 200.0, "skull": 60.0, "scalp": 1000.0}

@@ -14,6 +14,8 @@ from MMRegCore.io.volumes import read_volume, write_volume
 from MMRegCore.simulate import BrainShiftSettings, anatomy_from_mr, simulate
 from MMRegCore.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 SEED = 3
 
 

@@ -23,6 +23,8 @@ from MMRegCore.training.recipes.masrnet import MasrNetTraining
 from MMRegCore.training.run import run_training
 from MMRegCore.volume import Volume
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GRID = Grid((18, 20, 22), np.diag([1.0, 1.0, 1.5, 1.0]))
 SMALL = {

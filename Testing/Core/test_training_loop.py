@@ -23,6 +23,8 @@ from MMRegCore.training.engine.loop import train
 from MMRegCore.training.engine.recipe import Recipe
 from MMRegCore.training.settings import RecipeSettings, TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
