@@ -369,7 +369,7 @@ class TestInformation:
         assert main(["presets", "--show", "mcbo"]) == 0
         shown = capsys.readouterr().out
         assert "mcbo.strides = 2,4,6" in shown
-        assert "a list (a whole number, …), from 1 to 16, voxel" in shown
+        assert "(a list (a whole number, …), from 1 to 16 voxel)" in shown
 
     def test_presets_json(self, capsys):
         assert main(["presets", "--show", "mcbo-clem", "--json"]) == 0
