@@ -14,6 +14,7 @@ from MMRegCore.assessment.expected_error import standard_error_mm
 from MMRegCore.methods import find_method
 from MMRegCore.methods.protocol import Problem
 from MMRegCore.monitor import Monitor
+from MMRegCore.ops import identity_positions
 from MMRegCore.prepare import prepare
 from MMRegCore.runtime import GIB
 from MMRegCore.search.model_selection import select_model
@@ -146,11 +147,12 @@ def _measured(case: SimulatedCase, name: str) -> Example:
     difference = DisplacementField.from_voxel(found, pair.grid).displacement_mm
     difference = difference - case.truth.on_grid(pair.grid).displacement_mm
     error_mm = Volume(difference.norm(dim=-1)[None], pair.grid)
-    places = finest.places()[0].flatten(1).round().long()
+    weight = finest.shares()
+    places = finest.origin[:, None] + finest.place_voxel * identity_positions(weight.shape[2:])[0].flatten(1)
     top = torch.tensor(pair.grid.shape)[:, None] - 1
-    d, h, w = places.clamp(min=torch.zeros_like(top), max=top)
+    d, h, w = places.round().long().clamp(min=torch.zeros_like(top), max=top)
     at_patches = error_mm.data[0, d, h, w].numpy()
-    weight = finest.shares().flatten()
+    weight = weight.flatten()
     random = np.random.default_rng(0)
     chosen = random.choice(np.flatnonzero((weight > 0.3 * weight.max()).numpy()), SAMPLES)
     inside = pair.fixed.weight[0, 0] > 0

@@ -43,12 +43,7 @@ def expected_error_mm(prepared: Prepared, displacement_voxel: torch.Tensor, samp
     """
     spread = standard_error_mm(sampled, displacement_voxel, prepared.spacing_mm)
     error = (math.exp(_OFFSET) * spread**_SLOPE).clamp(_SMALLEST_MM, _LARGEST_MM)
-    places = sampled.places()
-    first, last = places[0, :, 0, 0, 0], places[0, :, -1, -1, -1]
-    counts = torch.tensor(places.shape[2:], device=first.device)
-    step = ((last - first) / (counts - 1).clamp(min=1)).clamp(min=1e-6)
-    positions = identity_positions(prepared.grid.shape, first.device)
-    return sample(error, (positions - first.reshape(1, 3, 1, 1, 1)) / step.reshape(1, 3, 1, 1, 1))
+    return sample(error, sampled.on_places(identity_positions(prepared.grid.shape, error.device)))
 
 
 def standard_error_mm(sampled: SampledSimilarity, displacement_voxel: torch.Tensor, voxel_mm: float) -> torch.Tensor:
@@ -58,15 +53,15 @@ def standard_error_mm(sampled: SampledSimilarity, displacement_voxel: torch.Tens
     different sides: the pulls' variance over the curvature squared is the variance of the position where they balance,
     whether or not LC² is the right model (the sandwich estimator of Huber 1967), summed here over the three axes.
     """
-    positions = sampled.displaced(displacement_voxel)
-    value, share = sampled.at(positions)
+    points = sampled.displaced(displacement_voxel)
+    value, share = sampled.at(points)
     around, near = (size / sampled.patch_spacing_mm for size in (_NEIGHBOURHOOD_MM, _CORRELATED_MM))
     support = gaussian_blur(share, around, outside="zeros")
     variance = torch.zeros_like(value)
     for axis in range(3):
-        probe = torch.zeros((1, 3, 1, 1, 1), device=positions.device)
-        probe[:, axis] = PROBE_MM / voxel_mm
-        below, above = ((value - sampled.at(positions + sign * probe).value) * share for sign in (-1, 1))
+        probe = torch.zeros(3, device=points.device)
+        probe[axis] = PROBE_MM / voxel_mm
+        below, above = ((value - sampled.at(points + sign * probe).value) * share for sign in (-1, 1))
         pull = gaussian_blur((below - above) / (2 * PROBE_MM), near, outside="zeros")
         lost = gaussian_blur(below + above, around, outside="zeros")
         curvature = torch.maximum(lost, _FLATTEST * support) / PROBE_MM**2

@@ -26,8 +26,6 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
     First the rigid part alone, from many translations and from coarse to fine, then the rigid part and a smooth
     deformation together at the finest level.
     """
-    from functools import partial
-
     from MMRegCore.optimisation.lbfgs import minimise
     from MMRegCore.search.motion_model import MotionModel
     from MMRegCore.search.rigid import find_rigid, posterior_cost
@@ -37,7 +35,7 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
     rigid = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.35))
     finest = problem.levels.all(search.similarity, search.sampling_spacing_mm, search.half_width)[-1]
     best = minimise(
-        partial(posterior_cost, finest, model, search.effective_sample_size),
+        posterior_cost(finest, model, search.effective_sample_size),
         model.from_linear(rigid),
         iterations=settings.iterations,
         first_step=0.5,

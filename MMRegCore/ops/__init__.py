@@ -12,11 +12,18 @@ from MMRegCore.ops.fields import (
     upsample_field,
 )
 from MMRegCore.ops.filters import avg_pool, box_mean, gaussian_blur, upsample
+from MMRegCore.ops.patches import Lattice, Patches
+from MMRegCore.ops.points import PointSampler
 from MMRegCore.ops.rotation import rotation_angle, rotation_matrix
+from MMRegCore.ops.row_sums import RowSums
 from MMRegCore.ops.sampling import identity_positions, inside, positions_between, resize, sample, warp
 from MMRegCore.ops.tiling import Tile, tiles
 
 __all__ = [
+    "Lattice",
+    "Patches",
+    "PointSampler",
+    "RowSums",
     "Tile",
     "avg_pool",
     "box_mean",

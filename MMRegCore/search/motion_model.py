@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 
-from MMRegCore.ops import identity_positions, sample
+from MMRegCore.ops import RowSums, identity_positions, sample
+from MMRegCore.ops.points import corner_weights, corners
 from MMRegCore.prepare import Prepared
 from MMRegCore.search.settings import MotionPriorSettings
 
@@ -91,39 +92,76 @@ class MotionModel:
         parameters[:LINEAR] = linear
         return parameters
 
-    def move(self, parameters: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Take positions (1, 3, D, H, W), voxels of the working grid, to where the MR has them.
-
-        Twelve parameters give the linear part alone.
-        """
-        matrix, shift = self._linear(parameters)
-        centre = self.centre.reshape(1, 3, 1, 1, 1)
-        moved = (matrix @ (positions - centre).flatten(2)).reshape(positions.shape)
-        moved = moved + (centre + shift.reshape(1, 3, 1, 1, 1))
-        if len(parameters) == LINEAR:
-            return moved
-        places = (positions - self.low.reshape(1, 3, 1, 1, 1)) / self.step
-        return moved + sample(self._control(parameters[LINEAR:]), places)
+    def at(self, points: torch.Tensor) -> PointMotion:
+        """The motion of points (N, 3), voxels of the working grid."""
+        index, fraction, _ = corners((points - self.low) / self.step, self.points)
+        row = torch.arange(len(points), device=points.device).repeat_interleave(8)
+        shape = len(points), math.prod(self.points)
+        weight = corner_weights(fraction).flatten()
+        return PointMotion(self, points - self.centre, RowSums.of(row, index.flatten(), weight, shape))
 
     @torch.no_grad()
     def displacement(self, parameters: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """(1, 3, D, H, W): the displacement at every voxel of the working grid."""
         positions = identity_positions(shape, self.centre.device)
-        return self.move(parameters, positions) - positions
+        matrix, shift = self.linear(parameters)
+        offsets = positions - self.centre.reshape(1, 3, 1, 1, 1)
+        change = matrix - torch.eye(3, device=matrix.device)
+        displaced = (change @ offsets.flatten(2)).reshape(positions.shape) + shift.reshape(1, 3, 1, 1, 1)
+        if len(parameters) > LINEAR:
+            control = self.control(parameters).t().reshape(1, 3, *self.points)
+            displaced += sample(control, (positions - self.low.reshape(1, 3, 1, 1, 1)) / self.step)
+        return displaced
 
-    def _linear(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def linear(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Matrix (3, 3) and translation (3,), voxels, about the middle of the field of view."""
         x, y, z = parameters[3:6] * self.rotation
         xx, yy, zz, xy, xz, yz = parameters[6:LINEAR] * self.scale_shear
         rows = ((xx, xy - z, xz + y), (xy + z, yy, yz - x), (xz - y, yz + x, zz))
         return torch.matrix_exp(torch.stack([torch.stack(row) for row in rows])), parameters[:3] * self.translation
 
-    def _control(self, noise: torch.Tensor) -> torch.Tensor:
-        """(1, 3, d, h, w): displacement of the control points in voxels."""
+    def control(self, parameters: torch.Tensor) -> torch.Tensor:
+        """(n, 3): displacement of the control points in voxels."""
         reach = len(self.kernel) - 1
-        # The three components are the batch.
-        field = noise.reshape(3, 1, *(n + reach for n in self.points))
-        for axis in range(3):
-            size = [1, 1, 1, 1, 1]
-            size[2 + axis] = len(self.kernel)
-            field = F.conv3d(field, self.kernel.reshape(size))
-        return self.deformation * field.transpose(0, 1)
+        field = parameters[LINEAR:].reshape(3, *(n + reach for n in self.points))
+        for smoothing in self._smoothing:
+            field = torch.tensordot(field, smoothing, dims=([1], [1]))  # the axis goes to the end: in turn, all do
+        return self.deformation * field.flatten(1).t()
+
+    @cached_property
+    def _smoothing(self) -> tuple[torch.Tensor, ...]:
+        """(n, n + reach) for each axis: convolution with the kernel, where it lies within."""
+        rows = len(self.kernel)
+        made = []
+        for n in self.points:
+            matrix = self.kernel.new_zeros(n, n + rows - 1)
+            for row in range(n):
+                matrix[row, row : row + rows] = self.kernel
+            made.append(matrix)
+        return tuple(made)
+
+
+@dataclass(frozen=True, eq=False)
+class PointMotion:
+    """A motion model at points that stay the same: what does not depend on the parameters is made once.
+
+    Attributes
+    ----------
+    model : MotionModel
+    offsets : Tensor, (N, 3)
+        The points from the middle of the field of view, voxels.
+    interpolation : RowSums
+        From the control points to the points.
+    """
+
+    model: MotionModel
+    offsets: torch.Tensor
+    interpolation: RowSums
+
+    def __call__(self, parameters: torch.Tensor) -> torch.Tensor:
+        """(N, 3): where the MR has the points, voxels of the working grid; twelve parameters give the linear part."""
+        matrix, shift = self.model.linear(parameters)
+        moved = torch.addmm(self.model.centre + shift, self.offsets, matrix.t())
+        if len(parameters) == LINEAR:
+            return moved
+        return moved + self.interpolation(self.model.control(parameters))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 import torch
@@ -56,7 +55,7 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     monitor : Monitor
     """
     sampled = levels.all(settings.similarity, settings.sampling_spacing_mm, settings.half_width)
-    costs = [partial(posterior_cost, level, model, settings.effective_sample_size) for level in sampled]
+    costs = [posterior_cost(level, model, settings.effective_sample_size) for level in sampled]
     voxel_mm = levels.prepared.spacing_mm
     starts = _translations(costs[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
     best = _refined(costs[:-1] or costs, starts, model, monitor)
@@ -64,12 +63,14 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
         return min((candidate.parameters for candidate in best), key=lambda parameters: float(costs[-1](parameters)))
 
 
-def posterior_cost(
-    sampled: SampledSimilarity, model: MotionModel, effective_sample_size: float, parameters: torch.Tensor
-) -> torch.Tensor:
-    """Scalar: minus the log posterior per sample, ``|p|² / 2N − mean similarity(p)``; N the effective sample size."""
-    prior = parameters.square().sum() / (2 * effective_sample_size)
-    return prior - sampled.mean(model.move(parameters, sampled.positions))
+def posterior_cost(sampled: SampledSimilarity, model: MotionModel, effective_sample_size: float) -> Objective:
+    """Of parameters p minus the log posterior per sample, ``|p|² / 2N − mean similarity(p)``; N the effective size."""
+    motion = model.at(sampled.points)
+
+    def cost(parameters: torch.Tensor) -> torch.Tensor:
+        return parameters.square().sum() / (2 * effective_sample_size) - sampled.mean(motion(parameters))
+
+    return cost
 
 
 def _refined(

@@ -8,31 +8,37 @@ from functools import cached_property
 
 import torch
 
-from MMRegCore.ops import avg_pool, identity_positions, inside, sample
+from MMRegCore.ops import Lattice, PointSampler, avg_pool, identity_positions, sample
 from MMRegCore.prepare import Prepared
 from MMRegCore.similarity import patch_similarity
-from MMRegCore.similarity.protocol import Local, Similarity
+from MMRegCore.similarity.protocol import Comparison, Local, Similarity
 
 
 @dataclass(frozen=True, eq=False)
 class SampledSimilarity:
     """The similarity of one fixed image and its moving images at one resolution.
 
-    The fixed image is sampled at points that lie at random within their cells.  On a regular grid an MR moved by
-    half a voxel would always look better than one not moved, because interpolation smooths its noise: that alone pulls
-    every optimum half a voxel along each axis away from the truth.
+    The fixed image is sampled at points that lie at random within the cells of a lattice.  On a regular grid an MR
+    moved by half a voxel would always look better than one not moved, because interpolation smooths its noise: that
+    alone pulls every optimum half a voxel along each axis away from the truth.
 
     Attributes
     ----------
     measure : Similarity
-    fixed : Tensor, (1, C, d, h, w)
-        The encoded fixed image at the sample points.
-    weight : Tensor, (1, 1, d, h, w)
-        Where it counts.
-    positions : Tensor, (1, 3, d, h, w)
-        The sample points, in voxels of the working grid.
-    moving : tuple of Tensor, (1, C + 1, D', H', W')
-        Each encoded moving image and its weight, averaged over ``stride``³ voxels of the working grid.
+    fixed : Tensor, (N, C)
+        The encoded fixed image at the sample points, which all lie in its field of view.
+    points : Tensor, (N, 3)
+        The sample points, in voxels (d, h, w) of the working grid.
+    lattice : Lattice
+        Their cells.
+    origin : Tensor, (3,)
+        Where the first cell's centre lies, voxels of the working grid.
+    cell_voxel : float
+        Distance of the cells, in the same.
+    moving : PointSampler
+        All encoded moving images, then their weights, averaged over ``stride``³ voxels of the working grid.
+    channels : tuple of int
+        Of each encoded moving image.
     stride : int
     patch_spacing_mm : float
         Distance of the places that have a value.
@@ -40,9 +46,12 @@ class SampledSimilarity:
 
     measure: Similarity
     fixed: torch.Tensor
-    weight: torch.Tensor
-    positions: torch.Tensor
-    moving: tuple[torch.Tensor, ...]
+    points: torch.Tensor
+    lattice: Lattice
+    origin: torch.Tensor
+    cell_voxel: float
+    moving: PointSampler
+    channels: tuple[int, ...]
     stride: int
     patch_spacing_mm: float
 
@@ -62,33 +71,33 @@ class SampledSimilarity:
         step = max(spacing_mm / (stride * voxel_mm), 1.0)
         image, weight = avg_pool(prepared.fixed.image, stride), avg_pool(prepared.fixed.weight, stride)
         weight = (weight > 0.5).float() if bool((weight > 0.5).any()) else (weight > 0).float()
-        index = weight[0, 0].nonzero()
-        low, high = index.amin(dim=0), index.amax(dim=0)
-        counts = [int(n / step) + 1 for n in (high - low).tolist()]
-        # A stream of its own: the same points in every run, whatever the seed.
-        jitter = torch.rand((1, *counts, 3), generator=torch.Generator().manual_seed(0)) - 0.5
-        centres = low.reshape(1, 3, 1, 1, 1) + step * identity_positions(counts, image.device)
-        points = centres + step * jitter.flip(-1).permute(0, 4, 1, 2, 3).to(image.device)
-        moving = []
+        points, lattice, low = _scattered(weight, step)
+        encoded, weights = [], []
         for channel in prepared.moving:
             coarse, part = avg_pool(channel.image, stride), avg_pool(channel.weight, stride)
-            moving.append(torch.cat([measure.encode_moving(coarse, part), part], dim=1))
+            encoded.append(measure.encode_moving(coarse, part))
+            weights.append(part)
+        fixed = sample(measure.encode_fixed(image, weight), _as_volume(points))
+        half = (stride - 1) / 2
         return cls(
             measure,
-            sample(measure.encode_fixed(image, weight), points),
-            sample(weight, points, mode="nearest", padding_mode="zeros"),
-            points * stride + (stride - 1) / 2,
-            tuple(moving),
+            _as_rows(fixed),
+            points * stride + half,
+            lattice,
+            low * stride + half,
+            step * stride,
+            PointSampler(torch.cat([*encoded, *weights], dim=1)),
+            tuple(image.shape[1] for image in encoded),
             stride,
             measure.stride * step * stride * voxel_mm,
         )
 
-    def at(self, positions: torch.Tensor) -> Local:
-        """The similarity when the sample at ``self.positions`` is compared with what the MR have at ``positions``.
+    def at(self, points: torch.Tensor) -> Local:
+        """The similarity when the sample at ``self.points`` is compared with what the MR have at ``points``.
 
         Parameters
         ----------
-        positions : Tensor, (1, 3, d, h, w)
+        points : Tensor, (N, 3)
             Voxels of the working grid.
 
         Returns
@@ -98,37 +107,42 @@ class SampledSimilarity:
             adds up to 1 where moving images cover all of it.  Values are relative to that of unrelated images, so that
             what none covers counts as unrelated.
         """
-        places = (positions - (self.stride - 1) / 2) / self.stride
-        encoded, weight = [], self.weight
-        for volume in self.moving:
-            values = sample(volume, places)
-            encoded.append(values[:, :-1])
-            weight = weight * values[:, -1:] * inside(places, volume.shape[2:])
-        value, support = self.measure.compare_all(self.fixed, encoded, weight)
+        places = (points - (self.stride - 1) / 2) / self.stride
+        *moving, weights = self.moving(places).split((*self.channels, len(self.channels)), dim=1)
+        weight = weights.prod(dim=1, keepdim=True) * self.moving.covers(places)
+        value, support = self._compare(moving, weight)
         return Local(value - self.measure.unrelated, support / self._whole)
 
-    def mean(self, positions: torch.Tensor) -> torch.Tensor:
+    def mean(self, points: torch.Tensor) -> torch.Tensor:
         """Scalar: the similarity averaged over the field of view."""
-        value, share = self.at(positions)
+        value, share = self.at(points)
         return (value * share).sum()
 
     def displaced(self, displacement_voxel: torch.Tensor) -> torch.Tensor:
-        """(1, 3, d, h, w): the sample points moved by a displacement (1, 3, D, H, W) of the working grid."""
-        return self.positions + sample(displacement_voxel, self.positions)
+        """(N, 3): the sample points moved by a displacement (1, 3, D, H, W) of the working grid."""
+        return self.points + _as_rows(sample(displacement_voxel, _as_volume(self.points)))
 
     def shares(self) -> torch.Tensor:
         """(1, 1, a, b, c): the support where moving images cover everything."""
-        return self.measure.support(self.weight) / self._whole
+        return self.measure.support(self.lattice.active[None, None].float()) / self._whole
 
-    def places(self) -> torch.Tensor:
-        """(1, 3, a, b, c): where the places lie that have a value, voxels of the working grid, but for the jitter."""
-        step = self.measure.stride
-        return self.positions[..., ::step, ::step, ::step]
+    @property
+    def place_voxel(self) -> float:
+        """Distance of the places that have a value, voxels of the working grid; the first lies at the origin."""
+        return self.measure.stride * self.cell_voxel
+
+    def on_places(self, positions: torch.Tensor) -> torch.Tensor:
+        """Where positions (1, 3, D, H, W), voxels of the working grid, lie among the places that have a value."""
+        return (positions - self.origin.reshape(1, 3, 1, 1, 1)) / self.place_voxel
+
+    @cached_property
+    def _compare(self) -> Comparison:
+        return self.measure.comparison(self.fixed, self.lattice)
 
     @cached_property
     def _whole(self) -> float:
         # Patches of a step apart, each counting its mean weight, add up to the field of view in samples over the step³.
-        return max(float(self.weight.sum()) / self.measure.stride**3, 1.0)
+        return max(len(self.points) / self.measure.stride**3, 1.0)
 
 
 class Levels:
@@ -149,3 +163,26 @@ class Levels:
     def all(self, similarity: str, spacing_mm: Sequence[float], half_width: Sequence[int]) -> list[SampledSimilarity]:
         """Several levels, coarse to fine."""
         return [self.at(similarity, *level) for level in zip(spacing_mm, half_width, strict=True)]
+
+
+def _scattered(weight: torch.Tensor, step: float) -> tuple[torch.Tensor, Lattice, torch.Tensor]:
+    """One point (N, 3) in every cell of ``step`` voxels, where it meets the weight; the cells; the first's centre."""
+    index = weight[0, 0].nonzero()
+    low, high = index.amin(dim=0), index.amax(dim=0)
+    counts = [int(n / step) + 1 for n in (high - low).tolist()]
+    # A stream of its own: the same points in every run, whatever the seed.
+    jitter = torch.rand((1, *counts, 3), generator=torch.Generator().manual_seed(0)) - 0.5
+    centres = low.reshape(1, 3, 1, 1, 1) + step * identity_positions(counts, weight.device)
+    points = centres + step * jitter.flip(-1).permute(0, 4, 1, 2, 3).to(weight.device)
+    lattice = Lattice(sample(weight, points, mode="nearest", padding_mode="zeros")[0, 0] > 0)
+    return lattice.collect(points), lattice, low.float()
+
+
+def _as_volume(points: torch.Tensor) -> torch.Tensor:
+    """Positions (1, 3, N, 1, 1) of points (N, 3)."""
+    return points.t()[None, :, :, None, None]
+
+
+def _as_rows(values: torch.Tensor) -> torch.Tensor:
+    """(N, C) of values (1, C, N, 1, 1)."""
+    return values[0, :, :, 0, 0].t().contiguous()

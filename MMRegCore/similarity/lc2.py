@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
-from MMRegCore.ops import box_mean, gradient_magnitude
-from MMRegCore.similarity.protocol import Local, Similarity
+from MMRegCore.ops import Lattice, Patches, box_mean, gradient_magnitude
+from MMRegCore.similarity.protocol import Comparison, Local, Similarity
 
 # Patches with less of their volume inside are not fitted: too few voxels for so many regressors.
 _LEAST_SUPPORT = 0.3
 # Variance, relative to that of the whole image, below which a patch counts as flat.
 _RIDGE = 1e-2
+_LARGEST_FRACTION = 0.999
 
 
 class Lc2(Similarity):
@@ -50,6 +56,21 @@ class Lc2(Similarity):
         support = box_mean(weight, self.half_width, stride=self.stride)
         return support * (support > _LEAST_SUPPORT)
 
+    def comparison(self, fixed: torch.Tensor, lattice: Lattice) -> Comparison:
+        """The same for scattered samples, only in the patches that count."""
+        patches = Patches.of(lattice, self.half_width, self.stride, _LEAST_SUPPORT)
+
+        def compare(moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
+            channels = torch.cat([torch.ones_like(fixed), fixed, *moving], dim=1).t().contiguous()
+            products = _Products.apply(channels, weight[:, 0])  # type: ignore[no-untyped-call]
+            moments = patches.mean(products).t().contiguous()
+            fraction, support = _explained(moments), moments[0]
+            values = torch.stack([-torch.log1p(-fraction), support * (support > _LEAST_SUPPORT)], dim=1)
+            value, counted = patches.spread(values).split(1, dim=1)
+            return Local(value, counted)
+
+        return compare
+
 
 def standardise(images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """(B, C, D, H, W) with zero mean and unit variance over a weight (B, 1, D, H, W); zero where it is constant."""
@@ -82,24 +103,131 @@ def explained_variance(
     """
     channels = torch.cat([torch.ones_like(fixed), fixed, regressors], dim=1)
     weighted = channels * weight
-    count = channels.shape[1]
-    # All products of two channels, row by row: the first row holds the support and the means.
-    rows = [box_mean(weighted[:, i : i + 1] * channels[:, i:], half_width, stride=stride) for i in range(count)]
-    support = rows[0][:, :1]
-    mean = [row.split(1, dim=1) for row in [row / support.clamp(min=1e-6) for row in rows]]
-    covariance = {(i, j): mean[i][j - i] - mean[0][i] * mean[0][j] for i in range(1, count) for j in range(i, count)}
-    variance = covariance[1, 1].clamp(min=0)
-    explained = torch.zeros_like(variance)
-    # Elimination, one regressor after the other: what each explains of what those before it left.
-    for k in range(2, count):
-        pivot = covariance[k, k].clamp(min=0) + _RIDGE
-        explained = explained + covariance[1, k].square() / pivot
-        for j in range(k + 1, count):
-            factor = covariance[k, j] / pivot
-            covariance[1, j] = covariance[1, j] - factor * covariance[1, k]
-            for m in range(j, count):
-                covariance[j, m] = covariance[j, m] - factor * covariance[k, m]
-    return (explained / (variance + _RIDGE)).clamp(0, 0.999), support
+    rows = [
+        box_mean(weighted[:, i : i + 1] * channels[:, i:], half_width, stride=stride) for i in range(channels.shape[1])
+    ]
+    moments = torch.cat(rows, dim=1).transpose(0, 1)
+    return _explained(moments)[:, None], moments[0][:, None]
+
+
+class _Products(torch.autograd.Function):
+    """``w c_i c_j``, i ≤ j, of channels (n, N) and weights (N,), row by row of the matrix: (N, n (n + 1) / 2).
+
+    Sums over patches want a sample's products side by side, arithmetic wants a channel's samples.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, channels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(channels, weight)
+        pairs, weighted = _pairs(len(channels)), channels * weight
+        products = channels.new_empty(channels.shape[1], len(pairs))
+        for column, (i, j) in enumerate(pairs):
+            torch.mul(weighted[i], channels[j], out=products[:, column])
+        return products
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        channels, weight = ctx.saved_tensors
+        # Of ½ cᵀMc with the symmetric matrix M of the gradient: Mc; Euler's theorem gives cᵀMc / 2 for the weight.
+        worth = torch.zeros_like(channels)
+        for column, (i, j) in enumerate(_pairs(len(channels))):
+            worth[i].addcmul_(gradient[:, column], channels[j])
+            worth[j].addcmul_(gradient[:, column], channels[i])
+        return worth * weight, (worth * channels).sum(dim=0) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The least-squares fit of each patch: coefficients of the regressors, means, variance, what it explains."""
+
+    coefficients: list[torch.Tensor]
+    means: list[torch.Tensor]
+    variance: torch.Tensor
+    explained: torch.Tensor
+
+    @property
+    def fraction(self) -> torch.Tensor:
+        return (self.explained / (self.variance + _RIDGE)).clamp(0, _LARGEST_FRACTION)
+
+    @classmethod
+    def of(cls, moments: torch.Tensor) -> _Fit:
+        """From the patches' means of all products of two channels (pairs, ...): 1, the fixed image, the regressors."""
+        count = _count(moments)
+        place = {pair: number for number, pair in enumerate(_pairs(count))}
+        mean = moments / moments[0].clamp(min=1e-6)
+        covariance = {
+            (i, j): torch.addcmul(mean[place[i, j]], mean[place[0, i]], mean[place[0, j]], value=-1)
+            for i in range(1, count)
+            for j in range(i, count)
+        }
+        variance = covariance[1, 1].clamp(min=0)
+        explained = torch.zeros_like(variance)
+        # Elimination, one regressor after the other: what each explains of what those before it left.
+        factors, coefficients = {}, {}
+        for k in range(2, count):
+            pivot = covariance[k, k].clamp(min=0) + _RIDGE
+            coefficients[k] = covariance[1, k] / pivot
+            explained = torch.addcmul(explained, covariance[1, k], coefficients[k])
+            for j in range(k + 1, count):
+                factors[k, j] = covariance[k, j] / pivot
+                for m in (1, *range(j, count)):
+                    left = covariance[min(m, k), max(m, k)]
+                    pair = min(m, j), max(m, j)
+                    covariance[pair] = torch.addcmul(covariance[pair], factors[k, j], left, value=-1)
+        for k, j in reversed(factors):
+            coefficients[k] = torch.addcmul(coefficients[k], factors[k, j], coefficients[j], value=-1)
+        means = [mean[place[0, i]] for i in range(1, count)]
+        return cls(list(coefficients.values()), means, variance, explained)
+
+
+def _pairs(count: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(count) for j in range(i, count)]
+
+
+def _count(moments: torch.Tensor) -> int:
+    """Of channels, n (n + 1) / 2 products of which there are."""
+    return (math.isqrt(8 * len(moments) + 1) - 1) // 2
+
+
+def _explained(moments: torch.Tensor) -> torch.Tensor:
+    """(...): the fraction of each patch's variance that is explained, from its moments (pairs, ...)."""
+    return _Explained.apply(moments)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Explained(torch.autograd.Function):
+    """With its gradient written out: automatic differentiation of the elimination takes twice the time and memory.
+
+    What the fit leaves of a voxel is ``e = γᵀc``, with γ = (βᵀr̄ − ū, 1, −β); ``d = νᵀc``, with ν = (−ū, 1, 0), is the
+    fixed image about its mean.  At the optimum β does not count (envelope theorem), so that the fraction f of the
+    variance v changes with a voxel's weight by ``((1 − f) d² − e² − a) / (w (v + ridge))``: quadratic in the channels,
+    so linear in the moments.  w is the support, and a what makes the fraction independent of its scale.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, moments: torch.Tensor) -> torch.Tensor:
+        fit = _Fit.of(moments)
+        ctx.fit, ctx.support, ctx.pairs = fit, moments[0], _pairs(_count(moments))
+        return fit.fraction
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        fit: _Fit = ctx.fit
+        fraction, beta = fit.fraction, fit.coefficients
+        mean, *regressor_means = fit.means
+        one = torch.ones_like(mean)
+        offset = sum((b * m for b, m in zip(beta, regressor_means, strict=True)), -mean)
+        left, about = [offset, one, *(-b for b in beta)], [-mean, one]
+        scale = gradient * (fraction < _LARGEST_FRACTION) / ((fit.variance + _RIDGE) * ctx.support.clamp(min=1e-6))
+        unexplained = 1 - fraction
+        rows = []
+        for i, j in ctx.pairs:
+            value = -left[i] * left[j]
+            if j < 2:
+                value = value + unexplained * about[i] * about[j]
+            rows.append(value if i == j else 2 * value)
+        energy = sum((b.square() for b in beta), torch.zeros_like(mean))
+        rows[0] = rows[0] - (fit.explained + _RIDGE * energy - fraction * fit.variance)
+        return torch.stack(rows) * scale
 
 
 MEASURE = Lc2

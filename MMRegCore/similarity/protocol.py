@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from MMRegCore.errors import InputError
+from MMRegCore.ops.patches import Lattice
 
 
 class Local(NamedTuple):
@@ -29,6 +30,10 @@ class Local(NamedTuple):
     def mean(self) -> torch.Tensor:
         """Scalar: the mean weighted by the support; 0 without support."""
         return (self.value * self.support).sum() / self.support.sum().clamp(min=1e-12)
+
+
+# Of encoded moving images (N, C) each and a weight (N, 1), all at the samples of one lattice.
+Comparison = Callable[[Sequence[torch.Tensor], torch.Tensor], Local]
 
 
 class Similarity(ABC):
@@ -79,6 +84,27 @@ class Similarity(ABC):
             return self.compare(fixed, torch.cat(list(moving), dim=1), weight)
         each = [self.compare(fixed, one, weight) for one in moving]
         return Local(torch.stack([one.value for one in each]).mean(dim=0), each[0].support)
+
+    def comparison(self, fixed: torch.Tensor, lattice: Lattice) -> Comparison:
+        """Compare as `compare_all` does, but images that are known at scattered samples alone, and many times.
+
+        Parameters
+        ----------
+        fixed : Tensor, (N, C)
+            The encoded fixed image at the samples.
+        lattice : Lattice
+
+        Returns
+        -------
+        callable
+            Of the encoded moving images, (N, C) each, and the weight (N, 1): values at the places of the lattice.
+        """
+        there = lattice.spread(fixed)
+
+        def compare(moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
+            return self.compare_all(there, [lattice.spread(image) for image in moving], lattice.spread(weight))
+
+        return compare
 
     def mean(self, fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Similarity of two images on one grid.

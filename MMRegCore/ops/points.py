@@ -1,0 +1,97 @@
+"""Images at scattered points, many times over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class PointSampler:
+    """Trilinear values of one volume at points, with their gradient; the edge is replicated outside.
+
+    As `sample` gives them, but for scattered points some four times as fast on a CPU: a voxel's channels lie side by
+    side, and only what is needed is kept for the gradient, which is that of the points alone.
+
+    Parameters
+    ----------
+    volume : Tensor, (1, C, D, H, W)
+    """
+
+    def __init__(self, volume: torch.Tensor) -> None:
+        self.shape = tuple(volume.shape[2:])
+        self.rows = volume[0].flatten(1).t().contiguous()
+
+    def covers(self, points: torch.Tensor) -> torch.Tensor:
+        """(N, 1), bool: whether points (N, 3) lie within the outer voxel faces."""
+        last = torch.tensor(self.shape, dtype=points.dtype, device=points.device) - 0.5
+        return ((points >= -0.5) & (points <= last)).all(dim=1, keepdim=True)
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """(N, C) at points (N, 3), voxels (d, h, w)."""
+        return _Sample.apply(points, self)  # type: ignore[no-untyped-call,no-any-return]
+
+    def weighted(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """(N, C): sums of the voxels ``index`` (N, 8), in the flattened volume, with weights (N, 8)."""
+        return F.embedding_bag(index, self.rows, mode="sum", per_sample_weights=weights)
+
+
+def corners(points: torch.Tensor, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The eight voxels around each point and how far the point lies between them.
+
+    Parameters
+    ----------
+    points : Tensor, (N, 3)
+        Voxels (d, h, w); those outside are moved to the nearest voxel's centre.
+    shape : sequence of int
+        (D, H, W).
+
+    Returns
+    -------
+    index : Tensor, (N, 8), int64
+        In the flattened volume; w varies fastest.
+    fraction : Tensor, (N, 3)
+        In [0, 1].
+    within : Tensor, (N, 3), bool
+        Whether the point was left where it is, along each axis.
+    """
+    last = torch.tensor([n - 1 for n in shape], dtype=points.dtype, device=points.device)
+    clamped = points.clamp(min=torch.zeros_like(last), max=last)
+    low = clamped.floor().clamp(max=(last - 1).clamp(min=0))
+    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=points.device)
+    # An axis of one voxel has no second one.
+    steps = [int(stride) if n > 1 else 0 for stride, n in zip(strides.tolist(), shape, strict=True)]
+    offsets = [d + h + w for d in (0, steps[0]) for h in (0, steps[1]) for w in (0, steps[2])]
+    first = (low.long() * strides).sum(dim=1, keepdim=True)
+    return first + torch.tensor(offsets, device=points.device), clamped - low, clamped == points
+
+
+def corner_weights(fraction: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
+    """(N, 8): the trilinear weights of `corners`, or their derivative along an axis."""
+    pairs = [(1 - part, part) for part in fraction.t().contiguous()]
+    if derivative is not None:
+        one = torch.ones_like(pairs[derivative][0])
+        pairs[derivative] = -one, one
+    weights = fraction.new_empty(len(fraction), 8)
+    for column, (d, h, w) in enumerate(product(*pairs)):
+        torch.mul(d * h, w, out=weights[:, column])
+    return weights
+
+
+class _Sample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, points: torch.Tensor, sampler: PointSampler) -> torch.Tensor:
+        index, fraction, within = corners(points, sampler.shape)
+        ctx.save_for_backward(index, fraction, within)
+        ctx.sampler = sampler
+        return sampler.weighted(index, corner_weights(fraction))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        index, fraction, within = ctx.saved_tensors
+        # One more sum an axis is faster than eight scalar products with the gradient.
+        slopes = [ctx.sampler.weighted(index, corner_weights(fraction, axis)) for axis in range(3)]
+        return torch.stack([(slope * gradient).sum(dim=1) for slope in slopes], dim=1) * within, None
