@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, cast
 
 import numpy as np
@@ -30,6 +31,7 @@ SMALLEST_AXIS = 8
 FINEST_SPACING_MM = 0.5
 MOST_VOXELS = 3_000_000
 _RIM_VOXELS = 1
+_EVERY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,18 +176,43 @@ def _working_grid(
     spacing = _spacing(fixed, foreground, spacing_mm, margin_mm)
     pad = int(np.ceil(margin_mm / spacing))
     padded = fixed.grid.with_spacing([spacing] * 3).padded(pad)
-    part = sample(foreground[None, None].float(), positions_between(fixed.grid, padded), padding_mode="zeros")
+    box = _around(foreground, fixed.grid, padded)
+    low, tight = _cropped(padded, box)
+    part = sample(foreground[None, None].float(), positions_between(fixed.grid, tight), padding_mode="zeros")
     if not bool(part.any()):
         raise _too_small(fixed, padded)
-    low, high = _bounds(part[0, 0] > 0)
-    covered = torch.zeros(padded.shape, dtype=torch.bool)
-    for volume in moving:
-        covered |= inside(_positions(volume.grid, padded, initial), volume.grid.shape)[0, 0]
-    covered_low, covered_high = _bounds(covered) if bool(covered.any()) else (low, high)
+    low, high = (low + corner for corner in _bounds(part[0, 0] > 0))
     # The margin is worth its time only where a moving image reaches into it.
-    low = np.minimum(low, np.maximum(low - pad, covered_low))
-    high = np.maximum(high, np.minimum(high + pad, covered_high))
-    return _cropped(padded, (np.maximum(low, 0), np.minimum(high, np.array(padded.itk_size) - 1)))[1]
+    start, wide = _cropped(padded, (np.maximum(low - pad, 0), np.minimum(high + pad, np.array(padded.itk_size) - 1)))
+    reached = _reached(wide, moving, initial)
+    if reached is not None:
+        low, high = np.minimum(low, start + reached[0]), np.maximum(high, start + reached[1])
+    return _cropped(padded, (low, high))[1]
+
+
+def _around(foreground: torch.Tensor, grid: Grid, other: Grid) -> _Box:
+    """The box of another grid that holds the foreground's, a voxel more to every side."""
+    corners = np.array(list(product(*np.transpose(_bounds(foreground)))), dtype=np.float64)
+    there = transform_points(other.ijk_from_ras @ grid.ras_from_ijk, corners)
+    step = grid.spacing_mm / other.spacing_mm + 1
+    low, high = np.floor(there.min(axis=0) - step), np.ceil(there.max(axis=0) + step)
+    last = np.array(other.itk_size) - 1
+    return np.clip(low, 0, last).astype(np.int64), np.clip(high, 0, last).astype(np.int64)
+
+
+def _reached(grid: Grid, moving: Sequence[Volume], initial: SpatialTransform) -> _Box | None:
+    """The box of a grid's voxels that a moving image covers; None when there is none."""
+    low, high = np.array(grid.itk_size), np.full(3, -1)
+    # Along each axis every voxel is looked at, but across it only one of some.
+    for steps in 1 + (_EVERY - 1) * (1 - np.eye(3, dtype=np.int64)):
+        size = -(-np.array(grid.itk_size) // steps)
+        part = Grid(cast(Shape, tuple(map(int, size[::-1]))), grid.ras_from_ijk @ np.diag([*steps, 1.0]))
+        for volume in moving:
+            covered = inside(_positions(volume.grid, part, initial), volume.grid.shape)[0, 0]
+            if bool(covered.any()):
+                first, last = _bounds(covered)
+                low, high = np.minimum(low, first * steps), np.maximum(high, last * steps)
+    return (low, high) if (low <= high).all() else None
 
 
 def _spacing(fixed: Volume, foreground: torch.Tensor, spacing_mm: float | Literal["auto"], margin_mm: float) -> float:

@@ -27,7 +27,7 @@ from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, transform_points
 from MMRegCore.monitor import Monitor
-from MMRegCore.ops import inside, positions_between, rotation_angle, sample
+from MMRegCore.ops import box_mean, inside, positions_between, rotation_angle, sample
 from MMRegCore.search.selection import ModelSelection
 from MMRegCore.similarity.descriptors.mind import Mind
 from MMRegCore.similarity.nmi import Nmi
@@ -269,7 +269,8 @@ class _Comparison:
         common = self._mask & before.foreground & after.foreground
         coverage = [_share(state.foreground, self._mask) for state in states]
         nmi = [self._nmi(state, common) for state in states]
-        mind = [self._mind_distance(state, common) for state in states]
+        away_from_rims = self._away_from_rims(common)
+        mind = [self._mind_distance(state, away_from_rims) for state in states]
         return ImageComparison(
             name=after.name,
             coverage_before=coverage[0],
@@ -286,10 +287,12 @@ class _Comparison:
             return None
         return number(self._nmi_measure.mean(self._fixed, state.data[None, :1], region[None, None]))
 
-    def _mind_distance(self, state: Volume, region: torch.Tensor) -> float | None:
-        # Descriptors that see the rim of the cone or of the MR describe the rim, not the brain.
+    def _away_from_rims(self, region: torch.Tensor) -> torch.Tensor:
+        """(1, 1, d, h, w), bool: descriptors that see the rim of the cone or of the MR describe the rim."""
         outside = F.max_pool3d((~region)[None, None].float(), self._stride)
-        region = F.max_pool3d(outside, 2 * MIND_REACH + 1, stride=1, padding=MIND_REACH) < 0.5
+        return box_mean(outside, MIND_REACH) == 0
+
+    def _mind_distance(self, state: Volume, region: torch.Tensor) -> float | None:
         if not bool(region.any()):
             return None
         return number(-self._measure.compare(self._encoded, self._encode(state.data[None, :1]), region.float()).mean())

@@ -88,9 +88,7 @@ def _numbered(active: torch.Tensor) -> torch.Tensor:
     return number
 
 
-def _reached(
-    kept: torch.Tensor, axis: int, shape: Sequence[int], half_width: int, stride: int
-) -> torch.Tensor:
+def _reached(kept: torch.Tensor, axis: int, shape: Sequence[int], half_width: int, stride: int) -> torch.Tensor:
     """The partial sums, up to and with an axis, that the kept patches need: bool."""
     for rest in range(axis + 1, 3):
         kept = _dilated(kept, rest, shape[rest], half_width, stride)

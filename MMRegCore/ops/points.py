@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from MMRegCore.ops.gradient import Backward, with_gradient
 
 
 class PointSampler:
@@ -32,9 +33,19 @@ class PointSampler:
 
     def __call__(self, points: torch.Tensor) -> torch.Tensor:
         """(N, C) at points (N, 3), voxels (d, h, w)."""
-        return _Sample.apply(points, self)  # type: ignore[no-untyped-call,no-any-return]
+        return with_gradient(self._with_gradient, points)
 
-    def weighted(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def _with_gradient(self, points: torch.Tensor) -> tuple[torch.Tensor, Backward]:
+        index, fraction, within = corners(points, self.shape)
+
+        def gradient_of(gradient: torch.Tensor) -> tuple[torch.Tensor]:
+            # One more sum an axis is faster than eight scalar products with the gradient.
+            slopes = [self._sums(index, corner_weights(fraction, axis)) for axis in range(3)]
+            return (torch.stack([(slope * gradient).sum(dim=1) for slope in slopes], dim=1) * within,)
+
+        return self._sums(index, corner_weights(fraction)), gradient_of
+
+    def _sums(self, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """(N, C): sums of the voxels ``index`` (N, 8), in the flattened volume, with weights (N, 8)."""
         return F.embedding_bag(index, self.rows, mode="sum", per_sample_weights=weights)
 
@@ -79,19 +90,3 @@ def corner_weights(fraction: torch.Tensor, derivative: int | None = None) -> tor
     for column, (d, h, w) in enumerate(product(*pairs)):
         torch.mul(d * h, w, out=weights[:, column])
     return weights
-
-
-class _Sample(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, points: torch.Tensor, sampler: PointSampler) -> torch.Tensor:
-        index, fraction, within = corners(points, sampler.shape)
-        ctx.save_for_backward(index, fraction, within)
-        ctx.sampler = sampler
-        return sampler.weighted(index, corner_weights(fraction))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        index, fraction, within = ctx.saved_tensors
-        # One more sum an axis is faster than eight scalar products with the gradient.
-        slopes = [ctx.sampler.weighted(index, corner_weights(fraction, axis)) for axis in range(3)]
-        return torch.stack([(slope * gradient).sum(dim=1) for slope in slopes], dim=1) * within, None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from MMRegCore.ops.gradient import with_gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class RowSums:
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """(rows, C) of (columns, C)."""
-        return _Apply.apply(values, self)  # type: ignore[no-untyped-call,no-any-return]
+        return with_gradient(lambda x: (self.forward(x), lambda gradient: (self.backward(gradient),)), values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,22 +58,10 @@ class _Bags:
     def of(cls, row: torch.Tensor, column: torch.Tensor, weight: torch.Tensor | None, rows: int) -> _Bags:
         order = torch.argsort(row, stable=True)
         counts = torch.bincount(row, minlength=rows)
-        begin = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
-        return cls(column[order].int(), begin.int(), None if weight is None else weight[order])
+        return cls(column[order].int(), (counts.cumsum(0) - counts).int(), None if weight is None else weight[order])
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         if len(self.column) == 0:
             return values.new_zeros(len(self.begin), values.shape[1])
         weight = None if self.weight is None else self.weight.to(values.dtype)
-        return F.embedding_bag(self.column, values, self.begin, mode="sum", per_sample_weights=weight)
-
-
-class _Apply(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, sums: RowSums) -> torch.Tensor:
-        ctx.sums = sums
-        return sums.forward(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return ctx.sums.backward(gradient.contiguous()), None
+        return F.embedding_bag(self.column, values.contiguous(), self.begin, mode="sum", per_sample_weights=weight)

@@ -100,18 +100,27 @@ class MotionModel:
         weight = corner_weights(fraction).flatten()
         return PointMotion(self, points - self.centre, RowSums.of(row, index.flatten(), weight, shape))
 
+    def move(self, parameters: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Take positions (1, 3, D, H, W), voxels of the working grid, to where the MR has them.
+
+        Twelve parameters give the linear part alone.
+        """
+        return positions + self._displacement(parameters, positions)
+
     @torch.no_grad()
     def displacement(self, parameters: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """(1, 3, D, H, W): the displacement at every voxel of the working grid."""
-        positions = identity_positions(shape, self.centre.device)
+        return self._displacement(parameters, identity_positions(shape, self.centre.device))
+
+    def _displacement(self, parameters: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         matrix, shift = self.linear(parameters)
         offsets = positions - self.centre.reshape(1, 3, 1, 1, 1)
         change = matrix - torch.eye(3, device=matrix.device)
         displaced = (change @ offsets.flatten(2)).reshape(positions.shape) + shift.reshape(1, 3, 1, 1, 1)
-        if len(parameters) > LINEAR:
-            control = self.control(parameters).t().reshape(1, 3, *self.points)
-            displaced += sample(control, (positions - self.low.reshape(1, 3, 1, 1, 1)) / self.step)
-        return displaced
+        if len(parameters) == LINEAR:
+            return displaced
+        control = self.control(parameters).t().reshape(1, 3, *self.points)
+        return displaced + sample(control, (positions - self.low.reshape(1, 3, 1, 1, 1)) / self.step)
 
     def linear(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Matrix (3, 3) and translation (3,), voxels, about the middle of the field of view."""

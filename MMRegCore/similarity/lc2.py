@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from MMRegCore.ops import Lattice, Patches, box_mean, gradient_magnitude
+from MMRegCore.ops.gradient import Backward, with_gradient
 from MMRegCore.similarity.protocol import Comparison, Local, Similarity
 
 # Patches with less of their volume inside are not fitted: too few voxels for so many regressors.
@@ -62,9 +62,9 @@ class Lc2(Similarity):
 
         def compare(moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
             channels = torch.cat([torch.ones_like(fixed), fixed, *moving], dim=1).t().contiguous()
-            products = _Products.apply(channels, weight[:, 0])  # type: ignore[no-untyped-call]
+            products = with_gradient(_products, channels, weight[:, 0])
             moments = patches.mean(products).t().contiguous()
-            fraction, support = _explained(moments), moments[0]
+            fraction, support = with_gradient(_explained, moments), moments[0]
             values = torch.stack([-torch.log1p(-fraction), support * (support > _LEAST_SUPPORT)], dim=1)
             value, counted = patches.spread(values).split(1, dim=1)
             return Local(value, counted)
@@ -107,33 +107,28 @@ def explained_variance(
         box_mean(weighted[:, i : i + 1] * channels[:, i:], half_width, stride=stride) for i in range(channels.shape[1])
     ]
     moments = torch.cat(rows, dim=1).transpose(0, 1)
-    return _explained(moments)[:, None], moments[0][:, None]
+    return with_gradient(_explained, moments)[:, None], moments[0][:, None]
 
 
-class _Products(torch.autograd.Function):
+def _products(channels: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Backward]:
     """``w c_i c_j``, i ≤ j, of channels (n, N) and weights (N,), row by row of the matrix: (N, n (n + 1) / 2).
 
     Sums over patches want a sample's products side by side, arithmetic wants a channel's samples.
     """
+    pairs, weighted = _pairs(len(channels)), channels * weight
+    products = channels.new_empty(channels.shape[1], len(pairs))
+    for column, (i, j) in enumerate(pairs):
+        torch.mul(weighted[i], channels[j], out=products[:, column])
 
-    @staticmethod
-    def forward(ctx: Any, channels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(channels, weight)
-        pairs, weighted = _pairs(len(channels)), channels * weight
-        products = channels.new_empty(channels.shape[1], len(pairs))
-        for column, (i, j) in enumerate(pairs):
-            torch.mul(weighted[i], channels[j], out=products[:, column])
-        return products
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        channels, weight = ctx.saved_tensors
+    def gradient_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # Of ½ cᵀMc with the symmetric matrix M of the gradient: Mc; Euler's theorem gives cᵀMc / 2 for the weight.
         worth = torch.zeros_like(channels)
-        for column, (i, j) in enumerate(_pairs(len(channels))):
+        for column, (i, j) in enumerate(pairs):
             worth[i].addcmul_(gradient[:, column], channels[j])
             worth[j].addcmul_(gradient[:, column], channels[i])
         return worth * weight, (worth * channels).sum(dim=0) / 2
+
+    return products, gradient_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +147,7 @@ class _Fit:
     @classmethod
     def of(cls, moments: torch.Tensor) -> _Fit:
         """From the patches' means of all products of two channels (pairs, ...): 1, the fixed image, the regressors."""
-        count = _count(moments)
+        count = (math.isqrt(8 * len(moments) + 1) - 1) // 2
         place = {pair: number for number, pair in enumerate(_pairs(count))}
         mean = moments / moments[0].clamp(min=1e-6)
         covariance = {
@@ -184,50 +179,33 @@ def _pairs(count: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(count) for j in range(i, count)]
 
 
-def _count(moments: torch.Tensor) -> int:
-    """Of channels, n (n + 1) / 2 products of which there are."""
-    return (math.isqrt(8 * len(moments) + 1) - 1) // 2
-
-
-def _explained(moments: torch.Tensor) -> torch.Tensor:
-    """(...): the fraction of each patch's variance that is explained, from its moments (pairs, ...)."""
-    return _Explained.apply(moments)  # type: ignore[no-untyped-call,no-any-return]
-
-
-class _Explained(torch.autograd.Function):
-    """With its gradient written out: automatic differentiation of the elimination takes twice the time and memory.
+def _explained(moments: torch.Tensor) -> tuple[torch.Tensor, Backward]:
+    """(...): the fraction of each patch's variance that is explained, from its moments (pairs, ...).
 
     What the fit leaves of a voxel is ``e = γᵀc``, with γ = (βᵀr̄ − ū, 1, −β); ``d = νᵀc``, with ν = (−ū, 1, 0), is the
     fixed image about its mean.  At the optimum β does not count (envelope theorem), so that the fraction f of the
     variance v changes with a voxel's weight by ``((1 − f) d² − e² − a) / (w (v + ridge))``: quadratic in the channels,
     so linear in the moments.  w is the support, and a what makes the fraction independent of its scale.
     """
+    fit, support = _Fit.of(moments), moments[0]
+    fraction, beta = fit.fraction, fit.coefficients
 
-    @staticmethod
-    def forward(ctx: Any, moments: torch.Tensor) -> torch.Tensor:
-        fit = _Fit.of(moments)
-        ctx.fit, ctx.support, ctx.pairs = fit, moments[0], _pairs(_count(moments))
-        return fit.fraction
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        fit: _Fit = ctx.fit
-        fraction, beta = fit.fraction, fit.coefficients
+    def gradient_of(gradient: torch.Tensor) -> tuple[torch.Tensor]:
         mean, *regressor_means = fit.means
-        one = torch.ones_like(mean)
+        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
         offset = sum((b * m for b, m in zip(beta, regressor_means, strict=True)), -mean)
-        left, about = [offset, one, *(-b for b in beta)], [-mean, one]
-        scale = gradient * (fraction < _LARGEST_FRACTION) / ((fit.variance + _RIDGE) * ctx.support.clamp(min=1e-6))
-        unexplained = 1 - fraction
-        rows = []
-        for i, j in ctx.pairs:
-            value = -left[i] * left[j]
-            if j < 2:
-                value = value + unexplained * about[i] * about[j]
-            rows.append(value if i == j else 2 * value)
-        energy = sum((b.square() for b in beta), torch.zeros_like(mean))
-        rows[0] = rows[0] - (fit.explained + _RIDGE * energy - fraction * fit.variance)
-        return torch.stack(rows) * scale
+        left = torch.stack([offset, one, *(-b for b in beta)])
+        about = torch.stack([-mean, one, *(zero for _ in beta)])
+        first, second = torch.tensor(_pairs(len(left)), device=mean.device).t()
+        scale = gradient * (fraction < _LARGEST_FRACTION) / ((fit.variance + _RIDGE) * support.clamp(min=1e-6))
+        # A product of two channels stands for two entries of the symmetric matrix.
+        times = torch.where(first == second, 1, 2).reshape(-1, *[1] * mean.ndim)
+        worth = times * ((1 - fraction) * about[first] * about[second] - left[first] * left[second])
+        energy = sum((b.square() for b in beta), zero)
+        worth[0] -= fit.explained + _RIDGE * energy - fraction * fit.variance
+        return (worth * scale,)
+
+    return fraction, gradient_of
 
 
 MEASURE = Lc2

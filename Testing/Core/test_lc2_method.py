@@ -36,8 +36,13 @@ def sampled_at(prepared: Prepared, spacing_mm: float = 1.0) -> SampledSimilarity
 
 
 def along(axis: int, distance: float) -> torch.Tensor:
-    """(1, 3, 1, 1, 1): an offset of positions along one axis."""
-    return distance * torch.eye(3)[axis].reshape(1, 3, 1, 1, 1)
+    """(3,): an offset of points along one axis."""
+    return distance * torch.eye(3)[axis]
+
+
+def as_volume(points: torch.Tensor) -> torch.Tensor:
+    """Positions (1, 3, N, 1, 1) of points (N, 3)."""
+    return points.t()[None, :, :, None, None]
 
 
 def some_points() -> torch.Tensor:
@@ -53,7 +58,7 @@ class TestSampledSimilarity:
     def test_it_is_largest_at_the_truth_in_every_direction(self) -> None:
         prepared, truth = made_up_pair((1.0, -2.0, 0.5))
         sampled = sampled_at(prepared)
-        there = sampled.positions + (truth - POSITIONS)[..., :1, :1, :1]
+        there = sampled.points + (truth - POSITIONS)[0, :, 0, 0, 0]
         best = float(sampled.mean(there))
         assert best > 0.5
         for axis in range(3):
@@ -67,12 +72,12 @@ class TestSampledSimilarity:
         noise = 0.15 * torch.randn(moving.image.shape, generator=torch.Generator().manual_seed(8))
         noisy = replace(prepared, moving=(replace(moving, image=moving.image + noise),))
         jittered = sampled_at(noisy)
-        at_voxels = jittered.positions.round()
-        fixed = sample(standardise(noisy.fixed.image, noisy.fixed.weight), at_voxels)
-        on_grid = replace(jittered, positions=at_voxels, fixed=fixed)
+        at_voxels = jittered.points.round()
+        fixed = sample(standardise(noisy.fixed.image, noisy.fixed.weight), as_volume(at_voxels))[0, :, :, 0, 0].t()
+        on_grid = replace(jittered, points=at_voxels, fixed=fixed)
 
         def mean(sampled: SampledSimilarity, offset: float) -> float:
-            return float(sampled.mean(sampled.positions + offset))
+            return float(sampled.mean(sampled.points + offset))
 
         for offset in (-0.4, 0.4):
             assert mean(jittered, offset) < mean(jittered, 0.0)
@@ -80,10 +85,10 @@ class TestSampledSimilarity:
 
     def test_what_no_mr_covers_counts_as_no_similarity(self) -> None:
         sampled = sampled_at(made_up_pair()[0])
-        whole = float(sampled.mean(sampled.positions))
-        half = float(sampled.mean(sampled.positions + along(2, SIZE / 2)))
+        whole = float(sampled.mean(sampled.points))
+        half = float(sampled.mean(sampled.points + along(2, SIZE / 2)))
         assert half < 0.6 * whole
-        assert float(sampled.mean(sampled.positions + 100)) == 0
+        assert float(sampled.mean(sampled.points + 100)) == 0
 
     def test_shares_add_up_to_the_field_of_view(self) -> None:
         assert float(sampled_at(made_up_pair()[0]).shares().sum()) == pytest.approx(1, abs=0.15)
@@ -92,9 +97,46 @@ class TestSampledSimilarity:
         sampled = sampled_at(made_up_pair()[0], 2.0)
         displacement = torch.zeros(1, 3, SIZE, SIZE, SIZE)
         displacement[:, 0] = 3.0  # d
-        moved = sampled.displaced(displacement) - sampled.positions
+        moved = sampled.displaced(displacement) - sampled.points
         torch.testing.assert_close(moved[:, 0], torch.full_like(moved[:, 0], 3.0))
         assert float(moved[:, 1:].abs().max()) == 0
+
+    def test_it_is_what_comparing_on_the_whole_lattice_gives(self) -> None:
+        # The field of view is a ball of the box, and the motion moves a part of it off the MR.
+        prepared, _ = made_up_pair()
+        radius = (POSITIONS - SIZE / 2).square().sum(dim=1, keepdim=True).sqrt()
+        fixed = Channel(prepared.fixed.image, prepared.fixed.weight * (radius < SIZE / 3))
+        sampled = sampled_at(replace(prepared, fixed=fixed))
+        assert len(sampled.points) < 0.7 * sampled.lattice.active.numel()
+        points = sampled.points + torch.tensor([2.0, 0.3, -SIZE / 3])
+        values = sampled.moving(points)
+        moving, weight = values[:, :-1], values[:, -1:] * sampled.moving.covers(points)
+        whole = sampled.measure.compare(*(sampled.lattice.spread(each) for each in (sampled.fixed, moving, weight)))
+        found = sampled.at(points)
+        share = whole.support / whole.support.sum() * found.support.sum()
+        torch.testing.assert_close(found.support, share)
+        torch.testing.assert_close(found.value * share, whole.value * share, atol=1e-6, rtol=1e-4)
+
+    def test_its_gradient_is_the_one_that_differences_give(self) -> None:
+        prepared, _ = made_up_pair()
+        sampled = sampled_at(prepared, 2.0)
+        points = (sampled.points + 0.37).requires_grad_()
+        (gradient,) = torch.autograd.grad(sampled.mean(points), points)
+        direction = torch.randn(points.shape, generator=torch.Generator().manual_seed(4))
+        with torch.no_grad():
+            ends = [float(sampled.mean(points + sign * 0.01 * direction)) for sign in (1, -1)]
+        assert (ends[0] - ends[1]) / 0.02 == pytest.approx(float((gradient * direction).sum()), rel=0.02)
+
+    def test_a_field_of_view_that_no_sample_meets_has_no_similarity(self) -> None:
+        prepared, _ = made_up_pair()
+        thin = torch.zeros_like(prepared.fixed.weight)
+        thin[..., 3, 5, 7] = 1
+        sampled = sampled_at(replace(prepared, fixed=Channel(prepared.fixed.image, thin)), 3.0)
+        points = sampled.points.clone().requires_grad_()
+        value = sampled.mean(points)
+        assert float(value.detach()) == 0
+        (gradient,) = torch.autograd.grad(value, points)
+        assert not gradient.any()
 
     def test_every_level_is_made_once(self) -> None:
         levels = Levels(made_up_pair()[0])
@@ -142,6 +184,13 @@ class TestMotionModel:
             centre = model.centre.reshape(1, 3, 1, 1, 1)
             torch.testing.assert_close(model.move(wider, points), factor * (points - centre) + centre)
 
+    def test_points_move_as_positions_do(self, model: MotionModel) -> None:
+        points = 45 * torch.rand((50, 3), generator=torch.Generator().manual_seed(1)) - 2
+        whole = torch.randn(model.identity().shape, generator=torch.Generator().manual_seed(2))
+        for parameters in (PARAMETERS, whole):
+            moved = as_volume(model.at(points)(parameters))
+            torch.testing.assert_close(moved, model.move(parameters, as_volume(points)), atol=1e-4, rtol=1e-5)
+
     def test_a_linear_motion_leaves_the_deformation_out(self, model: MotionModel) -> None:
         points = some_points()
         whole = model.from_linear(PARAMETERS)
@@ -174,9 +223,9 @@ class TestRigidSearch:
     def test_its_cost_is_the_negative_log_posterior_per_sample(self) -> None:
         prepared, _ = made_up_pair()
         model, sampled = MotionModel.of(prepared, SEARCH.prior), sampled_at(prepared)
-        similarity = sampled.mean(model.move(PARAMETERS, sampled.positions))
+        similarity = sampled.mean(model.at(sampled.points)(PARAMETERS))
         expected = float(PARAMETERS.square().sum()) / 400 - float(similarity)
-        assert float(posterior_cost(sampled, model, 200.0, PARAMETERS)) == pytest.approx(expected)
+        assert float(posterior_cost(sampled, model, 200.0)(PARAMETERS)) == pytest.approx(expected)
 
     def test_candidates_are_kept_best_first_and_each_once(self) -> None:
         costs = (0.3, 0.1, 0.2)

@@ -128,9 +128,9 @@ class TestExpectedError:
 
     def test_far_from_every_patch_nothing_is_known(self) -> None:
         prepared, _ = made_up_pair()
-        sampled = sampled_at(prepared)
-        nowhere = replace(sampled, weight=torch.zeros_like(sampled.weight))
-        error = expected_error_mm(prepared, self.NOTHING, nowhere)
+        (moving,) = prepared.moving
+        nowhere = replace(prepared, moving=(Channel(moving.image, torch.zeros_like(moving.weight)),))
+        error = expected_error_mm(prepared, self.NOTHING, sampled_at(nowhere))
         assert error.flatten().tolist() == pytest.approx([20.0] * error.numel())
 
 

@@ -271,9 +271,10 @@ class TestInTheSearch:
     def test_the_truth_is_better_than_no_motion_and_all_of_it_counts(self, measure, name):
         prepared, truth = moved_pair()
         sampled = SampledSimilarity.of(prepared, measure, 2.0)
-        before, after = sampled.mean(sampled.positions), sampled.mean(sample(truth, sampled.positions))
+        there = sample(truth, sampled.points.t()[None, :, :, None, None])[0, :, :, 0, 0].t()
+        before, after = sampled.mean(sampled.points), sampled.mean(there)
         assert float(after) > float(before) + 0.02
-        assert sampled.at(sampled.positions).value.shape == sampled.shares().shape
+        assert sampled.at(sampled.points).value.shape == sampled.shares().shape
         # Patches at the rim with too little inside do not count.
         assert 0.7 < float(sampled.shares().sum()) < 1.001
 
