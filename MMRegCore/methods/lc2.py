@@ -34,9 +34,9 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
     model = MotionModel.of(problem.prepared, search.prior)
     rigid = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.35))
     finest = problem.levels.all(search.similarity, search.sampling_spacing_mm, search.half_width)[-1]
-    best = minimise(
+    (best,) = minimise(
         posterior_cost(finest, model, search.effective_sample_size),
-        model.from_linear(rigid),
+        [model.from_linear(rigid)],
         iterations=settings.iterations,
         first_step=0.5,
         tolerance=settings.tolerance,

@@ -1,9 +1,9 @@
-"""L-BFGS on one parameter vector; torch.optim would import its compiler first, two seconds of every run."""
+"""L-BFGS from one or several starts at once; torch.optim would import its compiler first, two seconds of every run."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,11 @@ _SUFFICIENT = 1e-4
 _CUT = 0.4
 _MOST_CUTS = 5
 
+# (K,) values of K parameter vectors (K, N).
 Objective = Callable[[torch.Tensor], torch.Tensor]
+# Asks for the value and the gradient (N,) at a point (N,).
+_Descent = Generator[torch.Tensor, tuple[float, torch.Tensor], "Minimum"]
+_Accepted = tuple[torch.Tensor, float, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +36,24 @@ class Minimum:
 
 def minimise(
     objective: Objective,
-    start: torch.Tensor,
+    starts: Sequence[torch.Tensor],
     *,
     iterations: int,
     first_step: float,
     tolerance: float,
     history: int = 10,
     report: Callable[[float], None] | None = None,
-) -> Minimum:
+) -> list[Minimum]:
     """Minimise a smooth function by limited-memory BFGS with backtracking (Nocedal and Wright 2006, ch. 7).
+
+    The descents know nothing of each other; what all of them ask for next is evaluated in one call.
 
     Parameters
     ----------
     objective : callable
-        (N,) to a scalar, differentiable.
-    start : Tensor, (N,)
+        (K, N) to (K,), differentiable.
+    starts : sequence of Tensor, (N,)
+        One minimum is found from each.
     iterations : int
         At most.
     first_step : float
@@ -56,20 +63,35 @@ def minimise(
     history : int
         Pairs of steps and gradient changes that are kept.
     report : callable, optional
-        Called with the share of the iterations that are done; may raise to cancel.
+        Called with the share that is done, about; may raise to cancel.
     """
-    point = start.detach()
-    value, gradient = _value_and_gradient(objective, point)
-    pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=history)
-    for iteration in range(iterations):
+    descents = [_descent(start.detach(), iterations, first_step, tolerance, history) for start in starts]
+    wanted = {number: next(descent) for number, descent in enumerate(descents)}
+    found: dict[int, Minimum] = {}
+    calls = 0
+    while wanted:
         if report is not None:
-            report(iteration / iterations)
-        direction = _direction(gradient, pairs, first_step)
-        found = _line_search(objective, point, value, gradient, direction)
+            report(min(calls / (iterations + 1), 1.0))
+        calls += 1
+        answers = _values_and_gradients(objective, torch.stack(list(wanted.values())))
+        for number, answer in zip(list(wanted), answers, strict=True):
+            try:
+                wanted[number] = descents[number].send(answer)
+            except StopIteration as ended:
+                found[number] = ended.value
+                del wanted[number]
+    return [found[number] for number in range(len(descents))]
+
+
+def _descent(point: torch.Tensor, iterations: int, first_step: float, tolerance: float, history: int) -> _Descent:
+    value, gradient = yield point
+    pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=history)
+    for _ in range(iterations):
+        found = yield from _line_search(point, value, gradient, _direction(gradient, pairs, first_step))
         if found is None and pairs:
             # What was learnt of the curvature misleads here: start afresh along the gradient.
             pairs.clear()
-            found = _line_search(objective, point, value, gradient, _direction(gradient, pairs, first_step))
+            found = yield from _line_search(point, value, gradient, _direction(gradient, pairs, first_step))
         if found is None:
             break
         step, new_value, new_gradient = found
@@ -83,8 +105,8 @@ def minimise(
 
 
 def _line_search(
-    objective: Objective, point: torch.Tensor, value: float, gradient: torch.Tensor, direction: torch.Tensor
-) -> tuple[torch.Tensor, float, torch.Tensor] | None:
+    point: torch.Tensor, value: float, gradient: torch.Tensor, direction: torch.Tensor
+) -> Generator[torch.Tensor, tuple[float, torch.Tensor], _Accepted | None]:
     """A step that lowers the value enough, with the value and gradient there; None when there is none."""
     slope = float(direction @ gradient)
     if slope >= 0:
@@ -92,17 +114,17 @@ def _line_search(
     for cut in range(_MOST_CUTS):
         length = _CUT**cut
         step = length * direction
-        new_value, new_gradient = _value_and_gradient(objective, point + step)
+        new_value, new_gradient = yield point + step
         if new_value <= value + _SUFFICIENT * length * slope:
             return step, new_value, new_gradient
     return None
 
 
-def _value_and_gradient(objective: Objective, point: torch.Tensor) -> tuple[float, torch.Tensor]:
-    variable = point.detach().requires_grad_(True)
-    value = objective(variable)
-    (gradient,) = torch.autograd.grad(value, variable)
-    return float(value.detach()), gradient
+def _values_and_gradients(objective: Objective, points: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+    variable = points.requires_grad_(True)
+    values = objective(variable)
+    (gradients,) = torch.autograd.grad(values.sum(), variable)
+    return list(zip(values.tolist(), gradients, strict=True))
 
 
 def _direction(

@@ -123,19 +123,21 @@ class MotionModel:
         return displaced + sample(control, (positions - self.low.reshape(1, 3, 1, 1, 1)) / self.step)
 
     def linear(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Matrix (3, 3) and translation (3,), voxels, about the middle of the field of view."""
-        x, y, z = parameters[3:6] * self.rotation
-        xx, yy, zz, xy, xz, yz = parameters[6:LINEAR] * self.scale_shear
-        rows = ((xx, xy - z, xz + y), (xy + z, yy, yz - x), (xz - y, yz + x, zz))
-        return torch.matrix_exp(torch.stack([torch.stack(row) for row in rows])), parameters[:3] * self.translation
+        """Matrix (..., 3, 3) and translation (..., 3), voxels, about the middle of the field of view."""
+        x, y, z = (parameters[..., 3:6] * self.rotation).unbind(-1)
+        xx, yy, zz, xy, xz, yz = (parameters[..., 6:LINEAR] * self.scale_shear).unbind(-1)
+        rows = torch.stack([xx, xy - z, xz + y, xy + z, yy, yz - x, xz - y, yz + x, zz], dim=-1)
+        return torch.matrix_exp(rows.unflatten(-1, (3, 3))), parameters[..., :3] * self.translation
 
     def control(self, parameters: torch.Tensor) -> torch.Tensor:
-        """(n, 3): displacement of the control points in voxels."""
+        """(..., n, 3): displacement of the control points in voxels."""
         reach = len(self.kernel) - 1
-        field = parameters[LINEAR:].reshape(3, *(n + reach for n in self.points))
+        field = parameters[..., LINEAR:].unflatten(-1, (3, *(n + reach for n in self.points)))
         for smoothing in self._smoothing:
-            field = torch.tensordot(field, smoothing, dims=([1], [1]))  # the axis goes to the end: in turn, all do
-        return self.deformation * field.flatten(1).t()
+            # The axis goes to the end: in turn, all three do.
+            field = torch.tensordot(field, smoothing, dims=([field.ndim - 3], [1]))
+        points: torch.Tensor = self.deformation * field.flatten(-3).transpose(-2, -1)
+        return points
 
     @cached_property
     def _smoothing(self) -> tuple[torch.Tensor, ...]:
@@ -168,9 +170,15 @@ class PointMotion:
     interpolation: RowSums
 
     def __call__(self, parameters: torch.Tensor) -> torch.Tensor:
-        """(N, 3): where the MR has the points, voxels of the working grid; twelve parameters give the linear part."""
+        """(N, K, 3): where the MR has the points, voxels of the working grid, by parameters (K, n).
+
+        Twelve parameters give the linear part alone.
+        """
         matrix, shift = self.model.linear(parameters)
-        moved = torch.addmm(self.model.centre + shift, self.offsets, matrix.t())
-        if len(parameters) == LINEAR:
-            return moved
-        return moved + self.interpolation(self.model.control(parameters))
+        count = len(parameters)
+        columns = matrix.permute(2, 0, 1).reshape(3, 3 * count)
+        moved = torch.addmm((self.model.centre + shift).flatten(), self.offsets, columns)
+        if parameters.shape[1] > LINEAR:
+            control = self.model.control(parameters).permute(1, 0, 2).flatten(1)
+            moved = moved + self.interpolation(control)
+        return moved.reshape(-1, count, 3)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import torch
 
 from MMRegCore.monitor import Monitor
-from MMRegCore.optimisation.lbfgs import Objective, minimise
+from MMRegCore.optimisation.lbfgs import Minimum, Objective, minimise
 from MMRegCore.search.motion_model import LINEAR, MotionModel
 from MMRegCore.search.sampled import Levels, SampledSimilarity
 from MMRegCore.search.settings import SearchSettings
@@ -20,24 +19,10 @@ _STEP_MM = 6.0
 # and from each further level.
 _OF, _REFINED = 12, 10
 _KEPT = (4, 2)
+# Translations that are tried in one call.
+_AT_ONCE = 16
 # Two candidates nearer than this, in expected sizes of the motion, are one.
 _SAME = 0.35
-
-
-@dataclass(frozen=True, eq=False)
-class RigidCandidate:
-    """A rigid transform, or an affine one where the prior has scale and shear.
-
-    Attributes
-    ----------
-    parameters : Tensor, (12,)
-        Of `MotionModel`.
-    cost : float
-        Minus the log posterior per sample; smaller is better.
-    """
-
-    parameters: torch.Tensor
-    cost: float
 
 
 def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, monitor: Monitor) -> torch.Tensor:
@@ -60,7 +45,7 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     starts = _translations(costs[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
     best = _refined(costs[:-1] or costs, starts, model, monitor)
     with torch.no_grad():
-        return min((candidate.parameters for candidate in best), key=lambda parameters: float(costs[-1](parameters)))
+        return best[int(costs[-1](torch.stack(best)).argmin())]
 
 
 def posterior_cost(sampled: SampledSimilarity, model: MotionModel, effective_sample_size: float) -> Objective:
@@ -68,45 +53,44 @@ def posterior_cost(sampled: SampledSimilarity, model: MotionModel, effective_sam
     motion = model.at(sampled.points)
 
     def cost(parameters: torch.Tensor) -> torch.Tensor:
-        return parameters.square().sum() / (2 * effective_sample_size) - sampled.mean(motion(parameters))
+        prior = parameters.square().sum(dim=1) / (2 * effective_sample_size)
+        return prior - sampled.means(motion(parameters))
 
     return cost
 
 
 def _refined(
     costs: Sequence[Objective], starts: list[torch.Tensor], model: MotionModel, monitor: Monitor
-) -> list[RigidCandidate]:
-    """The best candidates at the last of the levels."""
+) -> list[torch.Tensor]:
+    """The best candidates, (12,) each, at the last of the levels."""
     none = torch.zeros(LINEAR, device=model.centre.device)
-    best: list[RigidCandidate] = []
     for number, cost in enumerate(costs):
-        candidates = []
-        for index, start in enumerate([none, *starts]):
-            monitor.report("rigid search", (number + index / (len(starts) + 1)) / len(costs))
-            found = minimise(cost, start, iterations=15, first_step=0.25, tolerance=1e-4)
-            candidates.append(RigidCandidate(found.parameters, found.value))
-        best = _distinct(candidates)[: _KEPT[min(number, len(_KEPT) - 1)]]
+
+        def report(share: float, number: int = number) -> None:
+            monitor.report("rigid search", (number + share) / len(costs))
+
+        found = minimise(cost, [none, *starts], iterations=15, first_step=0.25, tolerance=1e-4, report=report)
+        best = _distinct(found)[: _KEPT[min(number, len(_KEPT) - 1)]]
         starts = [candidate.parameters for candidate in best]
-    return best
+    return starts
 
 
 def _translations(cost: Objective, model: MotionModel, search_range: float, step: float) -> list[torch.Tensor]:
     """The best translations (12,) on a grid of half-width ``search_range`` voxels, tried without refinement."""
     count = int(search_range // step)
     steps = [n * step / model.translation for n in range(-count, count + 1)]
-    tried = []
+    tried = torch.zeros(len(steps) ** 3, LINEAR, device=model.centre.device)
+    tried[:, :3] = torch.tensor(list(product(steps, repeat=3)))
     with torch.no_grad():
-        for shift in product(steps, repeat=3):
-            parameters = torch.tensor([*shift, *[0.0] * (LINEAR - 3)], device=model.centre.device)
-            tried.append((float(cost(parameters)), parameters))
-    tried.sort(key=lambda pair: pair[0])
-    return [parameters for _, parameters in tried[: max(len(tried) // _OF, _REFINED)]]
+        values = torch.cat([cost(some) for some in tried.split(_AT_ONCE)])
+    kept = values.argsort(stable=True)[: max(len(tried) // _OF, _REFINED)]
+    return list(tried[kept])
 
 
-def _distinct(candidates: list[RigidCandidate]) -> list[RigidCandidate]:
+def _distinct(found: Sequence[Minimum]) -> list[Minimum]:
     """Best first, each once."""
-    kept: list[RigidCandidate] = []
-    for candidate in sorted(candidates, key=lambda c: c.cost):
+    kept: list[Minimum] = []
+    for candidate in sorted(found, key=lambda minimum: minimum.value):
         if all(float((candidate.parameters - other.parameters).norm()) > _SAME for other in kept):
             kept.append(candidate)
     return kept

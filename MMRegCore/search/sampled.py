@@ -97,26 +97,31 @@ class SampledSimilarity:
 
         Parameters
         ----------
-        points : Tensor, (N, 3)
-            Voxels of the working grid.
+        points : Tensor, (N, 3) or (N, K, 3)
+            Voxels of the working grid; of K motions at once.
 
         Returns
         -------
-        Local, (1, 1, a, b, c)
+        Local, (1, K, a, b, c)
             The support is the share of the field of view that a place stands for, so that the support of all places
             adds up to 1 where moving images cover all of it.  Values are relative to that of unrelated images, so that
             what none covers counts as unrelated.
         """
-        places = (points - (self.stride - 1) / 2) / self.stride
-        *moving, weights = self.moving(places).split((*self.channels, len(self.channels)), dim=1)
-        weight = weights.prod(dim=1, keepdim=True) * self.moving.covers(places)
+        places = (points.reshape(-1, 3) - (self.stride - 1) / 2) / self.stride
+        values = self.moving(places).unflatten(0, (len(points), points.shape[1] if points.ndim == 3 else 1))
+        *moving, weights = values.split((*self.channels, len(self.channels)), dim=2)
+        weight = weights.prod(dim=2, keepdim=True) * self.moving.covers(places).reshape(*weights.shape[:2], 1)
         value, support = self._compare(moving, weight)
         return Local(value - self.measure.unrelated, support / self._whole)
 
-    def mean(self, points: torch.Tensor) -> torch.Tensor:
-        """Scalar: the similarity averaged over the field of view."""
+    def means(self, points: torch.Tensor) -> torch.Tensor:
+        """(K,): the similarity averaged over the field of view, of points (N, K, 3)."""
         value, share = self.at(points)
-        return (value * share).sum()
+        return (value * share).sum(dim=(0, 2, 3, 4))
+
+    def mean(self, points: torch.Tensor) -> torch.Tensor:
+        """Scalar: the same of points (N, 3)."""
+        return self.means(points)[0]
 
     def displaced(self, displacement_voxel: torch.Tensor) -> torch.Tensor:
         """(N, 3): the sample points moved by a displacement (1, 3, D, H, W) of the working grid."""

@@ -61,12 +61,16 @@ class Lc2(Similarity):
         patches = Patches.of(lattice, self.half_width, self.stride, _LEAST_SUPPORT)
 
         def compare(moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
-            channels = torch.cat([torch.ones_like(fixed), fixed, *moving], dim=1).t().contiguous()
-            products = with_gradient(_products, channels, weight[:, 0])
-            moments = patches.mean(products).t().contiguous()
+            samples, motions = weight.shape[:2]
+            there = fixed[:, None].expand(-1, motions, -1)
+            channels = torch.cat([torch.ones_like(there), there, *moving], dim=2).flatten(0, 1).t().contiguous()
+            products = with_gradient(_products, channels, weight.flatten())
+            # The motions of a sample lie side by side: they share its patches.
+            means = patches.mean(products.reshape(samples, motions * products.shape[1]))
+            moments = means.reshape(len(means) * motions, products.shape[1]).t().contiguous()
             fraction, support = with_gradient(_explained, moments), moments[0]
-            values = torch.stack([-torch.log1p(-fraction), support * (support > _LEAST_SUPPORT)], dim=1)
-            value, counted = patches.spread(values).split(1, dim=1)
+            values = torch.stack([-torch.log1p(-fraction), support * (support > _LEAST_SUPPORT)])
+            value, counted = (patches.spread(part.reshape(len(means), motions)) for part in values)
             return Local(value, counted)
 
         return compare

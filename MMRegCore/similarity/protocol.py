@@ -32,7 +32,7 @@ class Local(NamedTuple):
         return (self.value * self.support).sum() / self.support.sum().clamp(min=1e-12)
 
 
-# Of encoded moving images (N, C) each and a weight (N, 1), all at the samples of one lattice.
+# Of encoded moving images (N, K, C) each and a weight (N, K, 1), at the N samples of a lattice under K motions.
 Comparison = Callable[[Sequence[torch.Tensor], torch.Tensor], Local]
 
 
@@ -97,12 +97,17 @@ class Similarity(ABC):
         Returns
         -------
         callable
-            Of the encoded moving images, (N, C) each, and the weight (N, 1): values at the places of the lattice.
+            Of the encoded moving images (N, K, C) each, and the weight (N, K, 1), under each of K motions: values at
+            the places of the lattice, (1, K, a, b, c).
         """
         there = lattice.spread(fixed)
 
         def compare(moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
-            return self.compare_all(there, [lattice.spread(image) for image in moving], lattice.spread(weight))
+            motions = [
+                self.compare_all(there, [lattice.spread(image) for image in images], lattice.spread(counted))
+                for *images, counted in zip(*(each.unbind(1) for each in (*moving, weight)), strict=True)
+            ]
+            return Local(*(torch.cat(parts, dim=1) for parts in zip(*motions, strict=True)))
 
         return compare
 

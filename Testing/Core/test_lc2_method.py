@@ -11,9 +11,10 @@ from MMRegCore.errors import Cancelled
 from MMRegCore.methods.lc2 import METHOD, Lc2Settings, extended, solve
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import identity_positions, sample
+from MMRegCore.optimisation.lbfgs import Minimum
 from MMRegCore.prepare import Prepared
 from MMRegCore.search.motion_model import LINEAR, MotionModel
-from MMRegCore.search.rigid import RigidCandidate, _distinct, find_rigid, posterior_cost
+from MMRegCore.search.rigid import _distinct, find_rigid, posterior_cost
 from MMRegCore.search.sampled import Levels, SampledSimilarity
 from MMRegCore.search.settings import MotionPriorSettings, SearchSettings
 from MMRegCore.similarity.lc2 import Lc2, standardise
@@ -117,6 +118,12 @@ class TestSampledSimilarity:
         torch.testing.assert_close(found.support, share)
         torch.testing.assert_close(found.value * share, whole.value * share, atol=1e-6, rtol=1e-4)
 
+    def test_motions_are_compared_together_as_they_are_alone(self) -> None:
+        sampled = sampled_at(made_up_pair()[0], 2.0)
+        several = torch.stack([sampled.points + shift for shift in (0.0, 0.7, 30.0)], dim=1)
+        alone = torch.stack([sampled.mean(points) for points in several.unbind(1)])
+        torch.testing.assert_close(sampled.means(several), alone)
+
     def test_its_gradient_is_the_one_that_differences_give(self) -> None:
         prepared, _ = made_up_pair()
         sampled = sampled_at(prepared, 2.0)
@@ -188,7 +195,7 @@ class TestMotionModel:
         points = 45 * torch.rand((50, 3), generator=torch.Generator().manual_seed(1)) - 2
         whole = torch.randn(model.identity().shape, generator=torch.Generator().manual_seed(2))
         for parameters in (PARAMETERS, whole):
-            moved = as_volume(model.at(points)(parameters))
+            moved = as_volume(model.at(points)(parameters[None])[:, 0])
             torch.testing.assert_close(moved, model.move(parameters, as_volume(points)), atol=1e-4, rtol=1e-5)
 
     def test_a_linear_motion_leaves_the_deformation_out(self, model: MotionModel) -> None:
@@ -223,16 +230,16 @@ class TestRigidSearch:
     def test_its_cost_is_the_negative_log_posterior_per_sample(self) -> None:
         prepared, _ = made_up_pair()
         model, sampled = MotionModel.of(prepared, SEARCH.prior), sampled_at(prepared)
-        similarity = sampled.mean(model.at(sampled.points)(PARAMETERS))
+        similarity = sampled.means(model.at(sampled.points)(PARAMETERS[None]))
         expected = float(PARAMETERS.square().sum()) / 400 - float(similarity)
-        assert float(posterior_cost(sampled, model, 200.0)(PARAMETERS)) == pytest.approx(expected)
+        assert float(posterior_cost(sampled, model, 200.0)(PARAMETERS[None])) == pytest.approx(expected)
 
     def test_candidates_are_kept_best_first_and_each_once(self) -> None:
         costs = (0.3, 0.1, 0.2)
         far, near = torch.zeros(LINEAR), torch.zeros(LINEAR)
         far[0], near[0] = 1.0, 0.1
-        candidates = [RigidCandidate(p, c) for p, c in zip((far, near, torch.zeros(LINEAR)), costs, strict=True)]
-        assert [candidate.cost for candidate in _distinct(candidates)] == [0.1, 0.3]
+        candidates = [Minimum(p, c) for p, c in zip((far, near, torch.zeros(LINEAR)), costs, strict=True)]
+        assert [candidate.value for candidate in _distinct(candidates)] == [0.1, 0.3]
 
 
 def test_the_whole_method_finds_rigid_motion_and_deformation() -> None:
