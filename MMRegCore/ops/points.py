@@ -39,9 +39,10 @@ class PointSampler:
         index, fraction, within = corners(points, self.shape)
 
         def gradient_of(gradient: torch.Tensor) -> tuple[torch.Tensor]:
-            # One more sum an axis is faster than eight scalar products with the gradient.
-            slopes = [self._sums(index, corner_weights(fraction, axis)) for axis in range(3)]
-            return (torch.stack([(slope * gradient).sum(dim=1) for slope in slopes], dim=1) * within,)
+            # Three more sums a point are faster than eight scalar products with the gradient.
+            three = index[:, None].expand(-1, 3, -1).reshape(-1, 8)
+            slopes = self._sums(three, corner_slopes(fraction).reshape(-1, 8)).unflatten(0, (-1, 3))
+            return (torch.bmm(slopes, gradient[:, :, None])[:, :, 0] * within,)
 
         return self._sums(index, corner_weights(fraction)), gradient_of
 
@@ -80,13 +81,25 @@ def corners(points: torch.Tensor, shape: Sequence[int]) -> tuple[torch.Tensor, t
     return first + torch.tensor(offsets, device=points.device), clamped - low, clamped == points
 
 
-def corner_weights(fraction: torch.Tensor, derivative: int | None = None) -> torch.Tensor:
-    """(N, 8): the trilinear weights of `corners`, or their derivative along an axis."""
+def corner_weights(fraction: torch.Tensor) -> torch.Tensor:
+    """(N, 8): the trilinear weights of `corners`."""
     pairs = [(1 - part, part) for part in fraction.t().contiguous()]
-    if derivative is not None:
-        one = torch.ones_like(pairs[derivative][0])
-        pairs[derivative] = -one, one
     weights = fraction.new_empty(len(fraction), 8)
     for column, (d, h, w) in enumerate(product(*pairs)):
         torch.mul(d * h, w, out=weights[:, column])
     return weights
+
+
+def corner_slopes(fraction: torch.Tensor) -> torch.Tensor:
+    """(N, 3, 8): their derivatives along each axis."""
+    pairs = [(1 - part, part) for part in fraction.t().contiguous()]
+    slopes = fraction.new_empty(len(fraction), 3, 8)
+    columns = slopes.unflatten(2, (2, 2, 2))
+    for axis in range(3):
+        # Low and high along the axis differ in the sign alone.
+        low, high = columns[:, axis].unbind(axis + 1)
+        first, second = (pair for other, pair in enumerate(pairs) if other != axis)
+        for (i, a), (j, b) in product(enumerate(first), enumerate(second)):
+            torch.mul(a, b, out=high[:, i, j])
+            torch.neg(high[:, i, j], out=low[:, i, j])
+    return slopes

@@ -127,9 +127,9 @@ def _products(channels: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tenso
     def gradient_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # Of ½ cᵀMc with the symmetric matrix M of the gradient: Mc; Euler's theorem gives cᵀMc / 2 for the weight.
         worth = torch.zeros_like(channels)
-        for column, (i, j) in enumerate(pairs):
-            worth[i].addcmul_(gradient[:, column], channels[j])
-            worth[j].addcmul_(gradient[:, column], channels[i])
+        for row, (i, j) in zip(gradient.t().contiguous(), pairs, strict=True):
+            worth[i].addcmul_(row, channels[j])
+            worth[j].addcmul_(row, channels[i])
         return worth * weight, (worth * channels).sum(dim=0) / 2
 
     return products, gradient_of
