@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from MMRegCore.methods import find_method, method_names, settings_class
+from MMRegCore.methods.protocol import Extension
 from MMRegCore.search.settings import ModelSelectionSettings
 from MMRegCore.settings import SettingInfo, Settings, as_text, describe, setting, unknown_name, variant, with_changes
 
@@ -58,14 +59,18 @@ class RegistrationSettings(Settings):
     options: Settings = variant("method", settings_class)
     model_selection: ModelSelectionSettings = ModelSelectionSettings()
 
+    def extension(self) -> Extension | None:
+        """The method's second search, which looks further; None where there is none."""
+        return find_method(self.method).extended(self.options) if self.model_selection.enabled else None
+
     def extended(self) -> RegistrationSettings | None:
-        """Settings of the second search, which looks further; None where there is none."""
-        found = find_method(self.method).extended(self.options) if self.model_selection.enabled else None
-        if found is None:
+        """Settings of the second search; None where there is none."""
+        extension = self.extension()
+        if extension is None:
             return None
-        options, further_mm = found
         values = {name: getattr(self, name) for name in ("method", "working_spacing_mm", "masked", "model_selection")}
-        return RegistrationSettings(**values, margin_mm=self.margin_mm + further_mm, options=options)
+        margin_mm = self.margin_mm + extension.further_mm
+        return RegistrationSettings(**values, margin_mm=margin_mm, options=extension.settings)
 
 
 def preset_names() -> tuple[str, ...]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 
 from MMRegCore.assessment.assess import assess
 from MMRegCore.assessment.expected_error import expected_error_mm
+from MMRegCore.assessment.quality import Verdict
 from MMRegCore.assessment.verdict import REJECTED_MM
 from MMRegCore.config import DEFAULT_PRESET, RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
 from MMRegCore.methods import find_method
-from MMRegCore.methods.protocol import Problem, Solution
+from MMRegCore.methods.protocol import Extension, Problem, Solution
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import positions_between, sample
 from MMRegCore.prepare import Prepared, check_image, crop_to_foreground, prepare
@@ -32,6 +35,7 @@ from MMRegCore.transform import SpatialTransform, check_invertible, composite_fr
 from MMRegCore.volume import Volume, distinctly_named
 
 _log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
 
 # How far around the field of view the deformation is kept as it was found, before it fades.
 _KEPT_MARGIN_MM = 4.0
@@ -74,6 +78,7 @@ def register(
     device: str = "auto",
     memory_gb: float | None = None,
     seed: int = 0,
+    on_transform: Callable[[SpatialTransform, Verdict], None] = lambda *_: None,
     monitor: Monitor | None = None,
 ) -> RegistrationResult:
     """Register one or several moving images (MR) to a fixed image (ultrasound).
@@ -94,6 +99,8 @@ def register(
         Memory that the search may plan with, in GiB.
     seed : int
         Makes methods with a random part repeatable.
+    on_transform : callable, optional
+        Called with the transform and its verdict as soon as they are known, before the rest of the quality is measured.
     monitor : Monitor, optional
         Takes progress; can cancel.
 
@@ -129,6 +136,7 @@ def register(
             initial=initial,
             maps={name: _on_fixed_grid(values, found.prepared, fixed) for name, values in found.solution.maps.items()},
             model_selection=found.selection,
+            on_verdict=partial(on_transform, transform),
             monitor=monitor.part(0.88, 1.0),
         )
     run.timings["total"] = time.perf_counter() - started
@@ -163,18 +171,37 @@ def _check_inputs(fixed: Volume, moving: Sequence[Volume], initial: SpatialTrans
 def _search(run: _Run, settings: RegistrationSettings, monitor: Monitor) -> tuple[_Attempt, SecondSearch | None]:
     """Search once, and once more over the extended range where the first result would be rejected."""
     first = _attempt(run, settings, monitor.part(0.0, 0.7))
-    extended = settings.extended()
-    if extended is None or not first.is_doubtful:
+    extension, extended = settings.extension(), settings.extended()
+    if extension is None or extended is None or not first.is_doubtful:
         return first, None
+    start = _scouted(run, extended, extension, monitor.part(0.7, 0.75, "extended search"))
+    if first.solution.start is not None and not extension.is_new(start, first.solution.start):
+        # It can only end where the first search did.
+        return first, "in doubt"
     # What a wide search finds counts only if it is beyond doubt.
-    second = _attempt(run, extended, monitor.part(0.7, 0.85, "extended search"))
+    second = _attempt(run, extended, monitor.part(0.75, 0.85, "extended search"), start)
     return (first, "in doubt") if second.is_doubtful else (second, "used")
 
 
-def _attempt(run: _Run, settings: RegistrationSettings, monitor: Monitor) -> _Attempt:
-    """Prepare and solve; where the GPU's memory does not suffice, solve on the CPU and say so."""
+def _scouted(run: _Run, settings: RegistrationSettings, extension: Extension, monitor: Monitor) -> torch.Tensor:
+    """Where the second search begins, found on a coarse working grid."""
+    prepared = _prepared(run, replace(settings, working_spacing_mm=extension.spacing_mm))
+    with _timed(run.timings, "solve"):
+        return _on_device(run, prepared, lambda problem: extension.scout(problem, settings.options).cpu(), monitor)
+
+
+def _attempt(
+    run: _Run, settings: RegistrationSettings, monitor: Monitor, start: torch.Tensor | None = None
+) -> _Attempt:
+    """Prepare, solve, and select among what can be defended."""
+    prepared = _prepared(run, settings)
+    with _timed(run.timings, "solve"):
+        return _on_device(run, prepared, partial(_solve, settings=settings, start=start), monitor.part(0.06, 1.0))
+
+
+def _prepared(run: _Run, settings: RegistrationSettings) -> Prepared:
     with _timed(run.timings, "prepare"):
-        prepared = prepare(
+        return prepare(
             run.fixed,
             run.moving,
             run.initial,
@@ -182,26 +209,33 @@ def _attempt(run: _Run, settings: RegistrationSettings, monitor: Monitor) -> _At
             masked=settings.masked,
             margin_mm=settings.margin_mm,
         )
-    with _timed(run.timings, "solve"):
-        part = monitor.part(0.06, 1.0)
-        try:
-            return _solve(prepared.to(run.device), settings, run, part)
-        except (torch.OutOfMemoryError, DeviceError):
-            if run.device.type == "cpu":
-                raise
-            _log.warning("the memory of %s did not suffice; going on with the CPU", run.device)
-            return _solve(prepared, settings, run, part)
 
 
-def _solve(prepared: Prepared, settings: RegistrationSettings, run: _Run, monitor: Monitor) -> _Attempt:
+def _on_device(run: _Run, prepared: Prepared, work: Callable[[Problem], _Found], monitor: Monitor) -> _Found:
+    """Do what there is to do; where the GPU's memory does not suffice, do it on the CPU and say so."""
+    try:
+        return work(_problem(run, prepared.to(run.device), monitor))
+    except (torch.OutOfMemoryError, DeviceError):
+        if run.device.type == "cpu":
+            raise
+        _log.warning("the memory of %s did not suffice; going on with the CPU", run.device)
+        return work(_problem(run, prepared, monitor))
+
+
+def _problem(run: _Run, prepared: Prepared, monitor: Monitor) -> Problem:
+    memory = memory_budget_bytes(prepared.fixed.image.device, run.memory_gb)
+    return Problem(prepared, Levels(prepared), memory, monitor)
+
+
+def _solve(problem: Problem, settings: RegistrationSettings, start: torch.Tensor | None) -> _Attempt:
     """Run the method, select among what can be defended, and estimate the error."""
-    device, levels = prepared.fixed.image.device, Levels(prepared)
-    problem = Problem(prepared, levels, memory_budget_bytes(device, run.memory_gb), monitor.part(0.0, 0.93))
-    solution, selection = find_method(settings.method).solve(problem, settings.options), None
-    options = settings.model_selection
+    prepared, options = problem.prepared, settings.model_selection
+    device = prepared.fixed.image.device
+    given = replace(problem, monitor=problem.monitor.part(0.0, 0.93), start=None if start is None else start.to(device))
+    solution, selection = find_method(settings.method).solve(given, settings.options), None
     if options.enabled:
-        monitor.report("model selection", 0.93)
-        sampled = levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
+        problem.monitor.report("model selection", 0.93)
+        sampled = problem.levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
         displacement, selection = select_model(prepared, solution.displacement_voxel, sampled, options)
         error = expected_error_mm(prepared, displacement, sampled)
         maps = {**solution.maps, "expected_error": error}

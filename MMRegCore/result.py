@@ -20,6 +20,8 @@ from MMRegCore.report.report import write_report
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.volume import Volume
 
+TRANSFORM_FILE = "transform.h5"
+
 
 @dataclass(frozen=True, eq=False)
 class RegistrationResult:
@@ -62,17 +64,21 @@ class RegistrationResult:
             When the folder cannot be written to.
         """
         with staged_folder(Path(folder)) as staging:
-            write_transform(self.transform, staging / "transform.h5")
-            text = json.dumps(self.to_json(), indent=2, allow_nan=False)
-            (staging / "result.json").write_text(text, encoding="utf-8")
-            if transform_only:
-                return
-            for volume in self.warped:
-                write_volume(volume, staging / f"warped_{volume.name}.nii.gz")
-            for found in self.assessment.maps:
-                write_map(found, self.assessment.mask, staging)
-            title = f"{', '.join(volume.name for volume in self.warped)} to {fixed.name}"
-            write_report(staging / "report.html", fixed, self.assessment, to_json(self.provenance), title=title)
+            write_transform(self.transform, staging / TRANSFORM_FILE)
+            self.write(staging, fixed=fixed, transform_only=transform_only)
+
+    def write(self, folder: Path, *, fixed: Volume, transform_only: bool = False) -> None:
+        """Write the same without the transform, straight into a folder."""
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        (folder / "result.json").write_text(text, encoding="utf-8")
+        if transform_only:
+            return
+        for volume in self.warped:
+            write_volume(volume, folder / f"warped_{volume.name}.nii.gz")
+        for found in self.assessment.maps:
+            write_map(found, self.assessment.mask, folder)
+        title = f"{', '.join(volume.name for volume in self.warped)} to {fixed.name}"
+        write_report(folder / "report.html", fixed, self.assessment, to_json(self.provenance), title=title)
 
 
 def write_map(found: QualityMap, mask: torch.Tensor, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat
 
@@ -21,6 +21,7 @@ from MMRegCore.assessment.quality import (
     Quality,
     Region,
     RigidPart,
+    Verdict,
 )
 from MMRegCore.assessment.verdict import judge
 from MMRegCore.displacement import DisplacementField
@@ -79,6 +80,7 @@ def assess(
     initial: SpatialTransform | None = None,
     maps: Mapping[str, torch.Tensor] | None = None,
     model_selection: ModelSelection | None = None,
+    on_verdict: Callable[[Verdict], None] = lambda _: None,
     monitor: Monitor | None = None,
 ) -> Assessment:
     """Measure a registration.
@@ -96,6 +98,8 @@ def assess(
     maps : mapping of str to Tensor (D, H, W), optional
         Maps on the fixed grid that cannot be computed from the transform, such as 'expected_error'.
     model_selection : ModelSelection, optional
+    on_verdict : callable, optional
+        Called with the verdict as soon as it is known; what takes longer is measured after that.
     monitor : Monitor, optional
 
     Raises
@@ -115,23 +119,24 @@ def assess(
     field = after_field if initial is None else after_field.relative_to(initial.linear_ras)
     if not bool(torch.isfinite(field.displacement_mm[mask]).all()):
         raise InputError("expected a transform with finite displacements on the fixed image; got others")
-    comparison = _Comparison(fixed, mask)
-    before, after, compared = [], [], []
-    for index, image in enumerate(moving):
-        monitor.report(f"comparing {image.name}", 0.3 + 0.6 * index / len(moving))
-        before.append(_resampled(image, fixed.grid, before_field))
-        after.append(_resampled(image, fixed.grid, after_field))
-        compared.append(comparison.of(before[-1], after[-1]))
-    monitor.report("quality maps", 0.9)
-    measured = Measured(fixed, mask, field, tuple(before), tuple(after))
-    found = _maps(measured, maps or {})
+    monitor.report("quality maps", 0.2)
+    before, after = (
+        tuple(_resampled(image, fixed.grid, each) for image in moving) for each in (before_field, after_field)
+    )
+    found = _maps(Measured(fixed, mask, field, before, after), maps or {})
     by_name = {each.spec.name: each for each in found}
-    displacement = by_name["displacement"].summary.inside
     jacobian = _jacobian(by_name["jacobian_determinant"].volume.data[0][mask])
+    expected = by_name["expected_error"].summary.inside.mean if "expected_error" in by_name else None
+    verdict = judge(expected, model_selection, [_share(image.foreground, mask) for image in after], jacobian)
+    on_verdict(verdict)
+    compared, comparison = [], _Comparison(fixed, mask)
+    for index, states in enumerate(zip(before, after, strict=True)):
+        monitor.report(f"comparing {states[1].name}", 0.4 + 0.6 * index / len(moving))
+        compared.append(comparison.of(*states))
+    displacement = by_name["displacement"].summary.inside
     nearest = field.nearest_rigid(mask)
     rigid = _rigid(nearest, field.grid, mask)
     deformation = _distribution(field.relative_to(nearest).magnitude_mm()[mask])
-    expected = by_name["expected_error"].summary.inside.mean if "expected_error" in by_name else None
     quality = Quality(
         region=_region(field.grid, mask),
         displacement_mm=displacement,
@@ -141,11 +146,11 @@ def assess(
         moving=tuple(compared),
         maps=tuple(each.summary for each in found),
         model_selection=model_selection,
-        verdict=judge(expected, model_selection, compared, jacobian),
+        verdict=verdict,
         notes=notes_on(displacement, rigid, deformation, jacobian, compared),
     )
     monitor.report("assessed", 1.0)
-    return Assessment(quality, found, tuple(before), tuple(after), mask)
+    return Assessment(quality, found, before, after, mask)
 
 
 def _finite(volume: Volume) -> Volume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from MMRegCore.assessment.quality import ImageComparison, JacobianSummary, Level, Verdict
+from MMRegCore.assessment.quality import JacobianSummary, Level, Verdict
 from MMRegCore.search.selection import ModelSelection
 
 # Expected mean error (mm) below which a result is accepted, and above which it is rejected.
@@ -21,7 +21,7 @@ _ORDER: tuple[Level, ...] = ("reject", "review", "accept")
 def judge(
     expected_error_mm: float | None,
     model_selection: ModelSelection | None,
-    moving: Sequence[ImageComparison],
+    covered: Sequence[float],
     jacobian: JacobianSummary,
 ) -> Verdict:
     """The gravest finding decides; all are named, the gravest first.
@@ -31,13 +31,14 @@ def judge(
     expected_error_mm : float, optional
         Mean over the field of view; None where it is not known.
     model_selection : ModelSelection, optional
-    moving : sequence of ImageComparison
+    covered : sequence of float
+        Shares of the ultrasound that each MR covers.
     jacobian : JacobianSummary
     """
     findings = [
         *_by_error(expected_error_mm),
         *_by_selection(model_selection),
-        *_by_coverage(moving),
+        *_by_coverage(covered),
         *_by_folding(jacobian),
     ]
     findings.sort(key=lambda finding: _ORDER.index(finding[0]))
@@ -65,8 +66,7 @@ def _by_selection(selection: ModelSelection | None) -> list[_Finding]:
     return [("accept", "The deformation is significantly more similar to the ultrasound than the initial transform.")]
 
 
-def _by_coverage(moving: Sequence[ImageComparison]) -> list[_Finding]:
-    shares = [image.coverage_after for image in moving]
+def _by_coverage(shares: Sequence[float]) -> list[_Finding]:
     if not shares or max(shares) >= LITTLE_COVERED:
         return []
     level: Level = "reject" if max(shares) < HARDLY_COVERED else "review"

@@ -80,6 +80,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 def _add_computer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--memory-gb", type=float, metavar="X", help="memory that the computation may take")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: one per core)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="makes a run repeatable (default: 0)")
 
 
@@ -193,6 +194,7 @@ def _add_simulate(verbs_of: _Verbs) -> argparse.ArgumentParser:
         metavar=("R", "A", "S"),
         help="RAS direction from the brain's centre to the craniotomy",
     )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: one per core)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the case (default: 0)")
     _add_output(parser)
     return parser

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from MMRegCore.cli.arguments import build_parser
 from MMRegCore.cli.screen import Screen, make_screen
 from MMRegCore.errors import Cancelled, MMRegError
+from MMRegCore.threads import use_threads, wait_briefly
 
 DONE, INTERNAL, BAD_INPUT, CANCELLED = 0, 1, 2, 3
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what was wrong, or shown the help
         return int(stop.code or DONE)
+    wait_briefly()
     screen = make_screen(as_json=getattr(arguments, "json_progress", False))
     with _log_on(screen, verbose=arguments.verbose), _stop_on_terminate():
         return _guarded(arguments, screen)
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(arguments: argparse.Namespace, screen: Screen) -> int:
     try:
+        use_threads(getattr(arguments, "threads", None))
         code: int | None = arguments.run(arguments, screen)
         sys.stdout.flush()
         return code or DONE

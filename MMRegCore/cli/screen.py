@@ -40,6 +40,11 @@ class Screen:
         """Say something beside the progress."""
         self._write(f"{text}\n")
 
+    def found(self, file: object, verdict: dict[str, Any]) -> None:
+        """Say that there is a transform, and what is thought of it, while the rest is still being measured."""
+        del file  # it is not yet where it will be
+        self.note(f"mmreg: transform found after {_clock(time.monotonic() - self._start_s)}: {verdict['level']}")
+
     def done(self, output: object) -> None:
         """Say that the run is over and where its result lies."""
         self.note(f"mmreg: done in {_clock(time.monotonic() - self._start_s)}; the result is in {output}")
@@ -95,14 +100,21 @@ class JsonScreen(Screen):
         """Say something on stderr, which leaves stdout to the program."""
         print(text, file=sys.stderr, flush=True)
 
+    def found(self, file: object, verdict: dict[str, Any]) -> None:
+        """Tell where the transform lies until the run is over, and the verdict on it."""
+        self._send(event="transform", file=str(file), verdict=verdict, elapsed_s=self._elapsed_s())
+
     def done(self, output: object) -> None:
         """Tell that the run is over and where its result lies."""
-        self._send(event="done", output=str(output), elapsed_s=round(time.monotonic() - self._start_s, 2))
+        self._send(event="done", output=str(output), elapsed_s=self._elapsed_s())
 
     def fail(self, message: str, *, kind: str, code: int) -> None:
         """Tell why the run ended without a result, to the program and to a person."""
         self._send(event="error", kind=kind, message=message, exit_code=code)
         super().fail(message, kind=kind, code=code)
+
+    def _elapsed_s(self) -> float:
+        return round(time.monotonic() - self._start_s, 2)
 
     def _send(self, **content: Any) -> None:  # noqa: ANN401 - anything that JSON holds
         self._write(json.dumps(content, ensure_ascii=False) + "\n")

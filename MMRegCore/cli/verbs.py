@@ -14,8 +14,10 @@ from MMRegCore.errors import InputError
 from MMRegCore.monitor import Monitor
 
 if TYPE_CHECKING:
+    from MMRegCore.assessment.quality import Verdict
     from MMRegCore.config import SettingInfo
     from MMRegCore.simulate import Anatomy
+    from MMRegCore.transform import SpatialTransform
 
 
 def register(arguments: argparse.Namespace, screen: Screen) -> None:
@@ -25,15 +27,23 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
     check_output_folder(arguments.output)
     settings = with_changes(load_preset(arguments.preset), changes_from(arguments.set))
     # What needs no torch is checked before torch is waited for.
-    from MMRegCore.io.transforms import read_transform
+    from MMRegCore.io.files import staged_folder
+    from MMRegCore.io.transforms import read_transform, write_transform
     from MMRegCore.io.volumes import read_volume
     from MMRegCore.pipeline import register as find_transform
+    from MMRegCore.records import to_json
+    from MMRegCore.result import TRANSFORM_FILE
 
     fixed = read_volume(arguments.fixed, mask_path=arguments.fixed_mask)
     moving = read_moving(arguments.moving, arguments.moving_mask)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
     monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
+    with cancel_on_signals(monitor), staged_folder(arguments.output) as folder:
+
+        def keep(transform: SpatialTransform, verdict: Verdict) -> None:
+            write_transform(transform, folder / TRANSFORM_FILE)
+            screen.found(folder / TRANSFORM_FILE, to_json(verdict))
+
         result = find_transform(
             fixed,
             moving,
@@ -42,10 +52,11 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
             device=arguments.device,
             memory_gb=arguments.memory_gb,
             seed=arguments.seed,
+            on_transform=keep,
             monitor=monitor,
         )
         monitor.report("writing the result", 1.0)
-        result.save(arguments.output, fixed=fixed, transform_only=arguments.transform_only)
+        result.write(folder, fixed=fixed, transform_only=arguments.transform_only)
     screen.done(arguments.output)
 
 

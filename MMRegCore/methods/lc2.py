@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from MMRegCore.methods.protocol import Method, Problem, Solution
+from MMRegCore.methods.protocol import Extension, Method, Problem, Solution
 from MMRegCore.search.settings import SearchSettings
 from MMRegCore.settings import Settings, setting
+
+if TYPE_CHECKING:
+    import torch
+
+# In expected sizes of the motion, 3 to 4 mm.
+_APART = 0.7
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,9 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
 
     search, monitor = settings.search, problem.monitor.part(0.35, 1.0)
     model = MotionModel.of(problem.prepared, search.prior)
-    rigid = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.35))
+    rigid = problem.start
+    if rigid is None:
+        rigid = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.35))
     finest = problem.levels.all(search.similarity, search.sampling_spacing_mm, search.half_width)[-1]
     (best,) = minimise(
         posterior_cost(finest, model, search.effective_sample_size),
@@ -43,15 +52,34 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
         report=lambda share: monitor.report("deformation", share),
     )
     displacement = model.displacement(best.parameters, problem.prepared.grid.shape)
-    return Solution(displacement, affine=search.prior.scale_shear_percent > 0)
+    return Solution(displacement, affine=search.prior.scale_shear_percent > 0, start=rigid)
 
 
-def extended(settings: Lc2Settings) -> tuple[Lc2Settings, float] | None:
+def scout(problem: Problem, settings: Lc2Settings) -> torch.Tensor:
+    """(12,): the rigid part that the search finds without its finest level."""
+    from MMRegCore.search.motion_model import MotionModel
+    from MMRegCore.search.rigid import find_rigid
+
+    search = settings.search
+    spacing = search.sampling_spacing_mm
+    # The finest level only chooses among what the others found; on a grid for scouting the one before it does that.
+    coarse = replace(search, sampling_spacing_mm=(*spacing[:-1], *spacing[-2:-1])) if len(spacing) > 1 else search
+    return find_rigid(problem.levels, MotionModel.of(problem.prepared, search.prior), coarse, problem.monitor)
+
+
+def is_new(found: torch.Tensor, known: torch.Tensor) -> bool:
+    """Whether two rigid parts (12,) are so far apart that a rejected result would not span both."""
+    return float((found - known).norm()) > _APART
+
+
+def extended(settings: Lc2Settings) -> Extension | None:
     """The same over the extended search range."""
-    further_mm = settings.search.extended_range_mm - settings.search.range_mm
+    search = settings.search
+    further_mm = search.extended_range_mm - search.range_mm
     if further_mm <= 0:
         return None
-    return replace(settings, search=replace(settings.search, range_mm=settings.search.extended_range_mm)), further_mm
+    wide = replace(settings, search=replace(search, range_mm=search.extended_range_mm))
+    return Extension(wide, further_mm, search.sampling_spacing_mm[0] / 2, scout, is_new)
 
 
 METHOD = Method("lc2", Lc2Settings, solve, extended)

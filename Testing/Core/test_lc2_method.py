@@ -282,11 +282,24 @@ def test_the_prior_decides_where_the_images_say_nothing() -> None:
     assert float(solve(problem(prepared), settings).displacement_voxel.abs().max()) < 0.5
 
 
+def test_scouting_finds_where_the_method_begins() -> None:
+    prepared, _ = made_up_pair((4.0, -3.0, 2.0), 3.0)
+    found = extended(replace(SETTINGS, search=replace(SEARCH, extended_range_mm=9.0)))
+    assert found is not None
+    start = found.scout(problem(prepared), found.settings)
+    whole = solve(problem(prepared), SETTINGS)
+    assert whole.start is not None
+    assert not found.is_new(start, whole.start)
+    assert found.is_new(start, torch.zeros(LINEAR))
+    begun = solve(replace(problem(prepared), start=start), SETTINGS)
+    torch.testing.assert_close(begun.displacement_voxel, whole.displacement_voxel, atol=0.2, rtol=0)
+
+
 def test_the_extended_search_looks_further() -> None:
     found = extended(replace(SETTINGS, search=replace(SEARCH, range_mm=6.0, extended_range_mm=15.0)))
     assert found is not None
-    assert (found[0].search.range_mm, found[1]) == (15.0, 9.0)
-    assert extended(found[0]) is None
+    assert (found.settings.search.range_mm, found.further_mm, found.spacing_mm) == (15.0, 9.0, 1.0)
+    assert extended(found.settings) is None
     assert METHOD.extended is extended
 
 

@@ -8,7 +8,7 @@ import torch
 
 from known_motion import SIZE, made_up_pair
 from MMRegCore.assessment.expected_error import expected_error_mm
-from MMRegCore.assessment.quality import ImageComparison, JacobianSummary, Verdict
+from MMRegCore.assessment.quality import JacobianSummary, Verdict
 from MMRegCore.assessment.verdict import ACCEPTED_MM, REJECTED_MM, judge
 from MMRegCore.geometry import Grid
 from MMRegCore.ops import identity_positions, sample
@@ -140,9 +140,8 @@ class TestVerdict:
         expected: float | None, selected: str | None = "deformed", covered: float | None = 1.0, folds: int = 0
     ) -> Verdict:
         selection = None if selected is None else ModelSelection(selected, "", ())
-        comparison = ImageComparison("T1", 1.0, covered or 0.0, 1.0, None, None, None, None)
         jacobian = JacobianSummary(0.9, 0.9, 1.1, 1.1, 0.0, folds, 0.0)
-        return judge(expected, selection, [] if covered is None else [comparison], jacobian)
+        return judge(expected, selection, [] if covered is None else [covered], jacobian)
 
     @pytest.mark.parametrize(
         ("arguments", "level", "words"),

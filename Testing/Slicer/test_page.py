@@ -84,7 +84,7 @@ def test_the_page_quotes_the_reasons_of_the_verdict():
         for reason in judge(
             4.0,
             SimpleNamespace(selected=selected),
-            [SimpleNamespace(coverage_after=0.3)],
+            [0.3],
             SimpleNamespace(folding_voxels=7),
         ).reasons
     ]

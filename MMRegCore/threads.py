@@ -1,0 +1,41 @@
+"""How many threads compute, and how they wait; needs no torch, because it must be settled before torch is imported."""
+
+from __future__ import annotations
+
+import os
+
+from MMRegCore.errors import InputError
+
+# What a user may have said about it already.
+_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+
+
+def wait_briefly() -> None:
+    """Let threads that wait for each other give way soon; must be called before torch is imported.
+
+    By default OpenMP's threads spin while they wait, for up to milliseconds. On a machine where something else works
+    too, such as Slicer drawing, they then take the core from the very thread that they wait for, and a registration
+    takes several times as long. Nothing is changed where the user has set any of it.
+    """
+    if not any(name in os.environ for name in _WAITING):
+        os.environ["GOMP_SPINCOUNT"] = "1000"  # GNU (Linux)
+        os.environ["KMP_BLOCKTIME"] = "0"  # Intel and LLVM (Windows, macOS), ms
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with so many threads; None leaves the number to torch.
+
+    Raises
+    ------
+    InputError
+        When it is not positive.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise InputError(f"expected at least 1 thread; got {count}")
+    import SimpleITK as sitk
+    import torch
+
+    torch.set_num_threads(count)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
