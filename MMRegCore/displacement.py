@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from MMRegCore.errors import GeometryError
-from MMRegCore.geometry import Array, Grid, transform_points
+from MMRegCore.geometry import Array, Grid
 from MMRegCore.ops import jacobian_determinant, positions_between, sample, warp
 
 
@@ -47,8 +47,13 @@ class DisplacementField:
     @classmethod
     def from_linear(cls, matrix_ras: Array, grid: Grid) -> DisplacementField:
         """The displacement of a linear map (4, 4), RAS mm."""
-        points = grid.points_ras()
-        return cls(torch.from_numpy(transform_points(matrix_ras, points) - points), grid)
+        # Linear in the voxel's indices: built axis by axis in float64 and summed.
+        change = (np.asarray(matrix_ras, dtype=np.float64) - np.eye(4)) @ grid.ras_from_ijk
+        field = torch.empty(*grid.shape, 3)
+        d, h, w = (torch.arange(n, dtype=torch.float64) for n in grid.shape)
+        for component, (i, j, k, shift) in enumerate(change[:3].tolist()):
+            field[..., component] = ((d * k + shift)[:, None] + h * j)[..., None] + w * i
+        return cls(field, grid)
 
     def to_voxel(self, grid: Grid | None = None) -> torch.Tensor:
         """(1, 3, D, H, W), components (d, h, w), in voxels of ``grid``; of its own grid when None."""
@@ -75,12 +80,9 @@ class DisplacementField:
 
     def relative_to(self, linear_ras: Array) -> DisplacementField:
         """The field r with ``linear(x + r(x)) = x + u(x)``: what a linear map (4, 4), RAS mm, leaves of this one."""
-        back: Array = np.linalg.inv(linear_ras).astype(np.float64)
-        rest = torch.empty_like(self.displacement_mm, device="cpu")
-        for d, part in enumerate(self.grid.slices()):
-            points = part.points_ras()[0]
-            rest[d] = torch.from_numpy(transform_points(back, points + self._slice(d)) - points)
-        return DisplacementField(rest, self.grid)
+        back = np.linalg.inv(np.asarray(linear_ras, dtype=np.float64))
+        turned = self.displacement_mm.cpu() @ torch.as_tensor(back[:3, :3].T.copy(), dtype=torch.float32)
+        return DisplacementField(self.from_linear(back, self.grid).displacement_mm.add_(turned), self.grid)
 
     def nearest_rigid(self, weight: torch.Tensor) -> Array:
         """(4, 4), RAS mm: the least-squares rigid transform of ``x -> x + u(x)``, weighted (Kabsch 1976).
@@ -122,6 +124,8 @@ class DisplacementField:
         source_centre, target_centre = np.zeros(3), np.zeros(3)
         spread, products = np.zeros((3, 3)), np.zeros((3, 3))
         for d, part in enumerate(self.grid.slices()):
+            if not share[d].any():
+                continue
             source = part.points_ras().reshape(-1, 3) - middle
             target = source + self._slice(d).reshape(-1, 3)
             weighted = source * share[d].reshape(-1, 1)

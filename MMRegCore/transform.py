@@ -128,6 +128,8 @@ class SpatialTransform:
 
     def displacement_field(self, grid: Grid) -> DisplacementField:
         """The whole map as a displacement ``T(x) - x`` at every voxel of ``grid``."""
+        if self.is_linear:
+            return DisplacementField.from_linear(self.linear_ras, grid)
         to_field = sitk.TransformToDisplacementFieldFilter()
         to_field.SetOutputPixelType(sitk.sitkVectorFloat32)
         to_field.SetReferenceImage(grid.to_itk())
