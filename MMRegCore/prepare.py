@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, cast
@@ -127,9 +128,12 @@ def prepare(
         raise InputError(f"expected content in '{fixed.name}'; found no voxel that differs from its background")
     grid = _working_grid(fixed, foreground, moving, initial, spacing_mm, margin_mm)
     there = _on_grid(fixed, foreground if masked else None, grid, None)
-    if masked:
-        there = _with_replicated_edge(there, fixed, grid)
-    channels = tuple(_on_grid(volume, volume.foreground if masked else None, grid, initial) for volume in moving)
+    with ThreadPoolExecutor(1) as background:
+        # A distance transform of SimpleITK takes most of it, beside which Python goes on.
+        replicated = background.submit(_with_replicated_edge, there, fixed, grid) if masked else None
+        channels = tuple(_on_grid(volume, volume.foreground if masked else None, grid, initial) for volume in moving)
+        if replicated is not None:
+            there = replicated.result()
     for volume, channel in zip(moving, channels, strict=True):
         if not bool((there.weight * channel.weight).any()):
             raise _apart(fixed, foreground, volume, initial)

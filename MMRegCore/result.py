@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,18 @@ class RegistrationResult:
         (folder / "result.json").write_text(text, encoding="utf-8")
         if transform_only:
             return
+        title = f"{', '.join(volume.name for volume in self.warped)} to {fixed.name}"
+        with ThreadPoolExecutor(1) as background:
+            # SimpleITK compresses beside what Python draws.
+            files = background.submit(self._write_images, folder)
+            write_report(folder / "report.html", fixed, self.assessment, to_json(self.provenance), title=title)
+            files.result()
+
+    def _write_images(self, folder: Path) -> None:
         for volume in self.warped:
             write_volume(volume, folder / f"warped_{volume.name}.nii.gz")
         for found in self.assessment.maps:
             write_map(found, self.assessment.mask, folder)
-        title = f"{', '.join(volume.name for volume in self.warped)} to {fixed.name}"
-        write_report(folder / "report.html", fixed, self.assessment, to_json(self.provenance), title=title)
 
 
 def write_map(found: QualityMap, mask: torch.Tensor, folder: Path) -> None:

@@ -342,10 +342,10 @@ class TestMemory:
         # A device without memory stands in for a small GPU.
         original = pipeline._solve
 
-        def solve(prepared, *rest):
-            if prepared.fixed.image.device.type != "cpu":
+        def solve(problem, **rest):
+            if problem.prepared.fixed.image.device.type != "cpu":
                 raise error
-            return original(prepared, *rest)
+            return original(problem, **rest)
 
         monkeypatch.setattr(pipeline, "resolve_device", lambda name: torch.device("meta"))
         monkeypatch.setattr(pipeline, "_solve", solve)
@@ -357,7 +357,7 @@ class TestMemory:
         assert "the memory of meta did not suffice; going on with the CPU" in caplog.text
 
     def test_where_the_cpu_has_too_little_it_is_said(self, fixed, moving, monkeypatch):
-        def solve(*_):
+        def solve(*_, **__):
             raise DeviceError("expected memory; got none")
 
         monkeypatch.setattr(pipeline, "_solve", solve)
