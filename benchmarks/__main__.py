@@ -1,6 +1,7 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns`` and ``house`` take options; ``house`` compares two checkouts and runs on request only.
+``accuracy``, ``dns``, ``speed`` and ``house`` take options; ``house`` compares two checkouts and runs on request only.
+``status`` lists the results that are older than the code that they measure.
 ``train-masr-net`` makes the weights that the package comes with.
 """
 
@@ -23,6 +24,8 @@ from benchmarks import (
     simulator,
     sizes,
     speed,
+    stages,
+    status,
 )
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -39,15 +42,18 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "simulator": simulator.main,
     "sizes": sizes.main,
     "speed": speed.main,
+    "stages": stages.main,
 }
 
 
 def main() -> int:
     """Run what is named on the command line."""
-    with_options = {"accuracy": accuracy.main, "dns": dns.main, "house": house.main}
+    with_options = {"accuracy": accuracy.main, "dns": dns.main, "house": house.main, "speed": speed.main}
     if sys.argv[1:2] and sys.argv[1] in with_options:
         with_options[sys.argv[1]](sys.argv[2:])
         return 0
+    if sys.argv[1:] == ["status"]:
+        return status.main()
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()
         return 0

@@ -1,68 +1,143 @@
-"""Time and memory of whole processes on Case 24, one modality, against convexAdam in the same run, turn by turn."""
+"""Time and memory of whole processes on Case 24, against convexAdam in the same round, turn by turn.
+
+``python -m benchmarks speed [--rounds N]``; the machine should do nothing else meanwhile.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks import record
 
-ROUNDS = 3
 PEER = "convexAdam 0.2.0, defaults"
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Took:
+    """What one process took; ``transform`` is when it said that it had one, and the CPU seconds until then."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_gb: float
+    transform_s: float | None
+    transform_cpu_s: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and how many other processes keep a core busy meanwhile."""
+
+    command: Sequence[object]
+    busy: int = 0
+
+
+def main(arguments: Sequence[str] = ()) -> None:
     """Measure and write ``results/speed``."""
-    folder = record.data_folder("resect")
-    fixed, moving = folder / "Case24_US_0.5mm.nii.gz", folder / "Case24_T1_0.5mm.nii.gz"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks speed")
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args(arguments).rounds
     with tempfile.TemporaryDirectory() as scratch:
-        commands = {
-            PEER: [sys.executable, "-m", "benchmarks.peer_convex_adam", fixed, moving, f"{scratch}/field.npy"],
-            "mcbo-published, --transform-only": _register(fixed, moving, "mcbo-published", scratch, "--transform-only"),
-            "lc2 (default), --transform-only": _register(fixed, moving, "lc2", scratch, "--transform-only"),
-            "lc2 (default), with images and report": _register(fixed, moving, "lc2", scratch),
-            "mcbo, --transform-only": _register(fixed, moving, "mcbo", scratch, "--transform-only"),
-        }
-        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-        for _ in range(ROUNDS):
-            for name, command in commands.items():
-                runs[name].append(_timed([str(word) for word in command]))
-                seconds, peak_gb = runs[name][-1]
-                print(f"{name}: {seconds:.1f} s, {peak_gb:.2f} GB", flush=True)
+        cases = _cases(scratch)
+        runs: dict[str, list[Took]] = {name: [] for name in cases}
+        for _ in range(rounds):
+            for name, case in cases.items():
+                with _busy(case.busy):
+                    runs[name].append(_timed([str(word) for word in case.command]))
+                print(f"{name}: {runs[name][-1]}", flush=True)
     record.write(
         "speed",
-        [_row(name, runs) for name in commands],
-        f"Whole processes, --device cpu, {ROUNDS} rounds in turn; medians; ratios are to convexAdam of the same round.",
+        [_row(name, runs) for name in cases],
+        f"Whole processes from their start, --device cpu, {rounds} rounds in turn; medians; ratios of wall times are to "
+        "convexAdam of the same round. 'Transform' is when the process says that transform and verdict are there; a "
+        "busy core is another process that counts.",
     )
 
 
-def _register(fixed: Path, moving: Path, preset: str, scratch: str, *more: str) -> list[str | Path]:
-    start: list[str | Path] = [sys.executable, "-m", "MMRegCore", "register", "--fixed", fixed, "--moving", moving]
-    return [*start, "--preset", preset, "--device", "cpu", "--output", f"{scratch}/out", *more]
+def _cases(scratch: str) -> dict[str, Case]:
+    folder = record.data_folder("resect")
+    fixed, t1, flair = (folder / f"Case24_{name}_0.5mm.nii.gz" for name in ("US", "T1", "FLAIR"))
+
+    def register(preset: str, *moving: Path, more: Sequence[str] = ()) -> list[object]:
+        start = [sys.executable, "-m", "MMRegCore", "register", "--json-progress", "--device", "cpu", "--fixed", fixed]
+        return [*start, "--moving", *moving, "--preset", preset, "--output", f"{scratch}/out", *more]
+
+    only = ("--transform-only",)
+    both = register("lc2", t1, flair)
+    return {
+        PEER: Case([sys.executable, "-m", "benchmarks.peer_convex_adam", fixed, t1, f"{scratch}/field.npy"]),
+        "lc2, T1 + FLAIR, all files": Case(both),
+        "lc2, T1 + FLAIR, all files, one thread": Case([*both, "--threads", "1"]),
+        "lc2, FLAIR, transform only": Case(register("lc2", flair, more=only)),
+        "lc2, T1, transform only": Case(register("lc2", t1, more=only)),
+        "lc2, T1, no second search": Case(register("lc2", t1, more=(*only, "--set", "lc2.search.extended_range_mm=0"))),
+        "lc2, T1 + FLAIR, all files, one busy core": Case(both, busy=1),
+        "lc2, T1 + FLAIR, all files, two busy cores": Case(both, busy=2),
+        "mcbo, T1 + FLAIR, transform only": Case(register("mcbo", t1, flair, more=only)),
+        "mcbo-published, T1, transform only": Case(register("mcbo-published", t1, more=only)),
+    }
 
 
-def _timed(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident memory (GB) of a process."""
+@contextmanager
+def _busy(count: int) -> Iterator[None]:
+    """So many processes that count."""
+    loads = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
+
+
+def _timed(command: list[str]) -> Took:
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=record.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=record.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
+    )
+    transform_s = transform_cpu_s = None
+    for line in process.stdout or ():
+        if line.startswith('{"event": "transform"'):
+            transform_s, transform_cpu_s = time.perf_counter() - start, _cpu_seconds(process.pid)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise SystemExit(f"expected '{' '.join(command)}' to end well; got status {status}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+    seconds = time.perf_counter() - start
+    return Took(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9, transform_s, transform_cpu_s)
 
 
-def _row(name: str, runs: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    ratios = [own / peer for (own, _), (peer, _) in zip(runs[name], runs[PEER], strict=True)]
-    return {
+def _cpu_seconds(process: int) -> float:
+    """What a process has used so far (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _row(name: str, runs: dict[str, list[Took]]) -> dict[str, Any]:
+    own = runs[name]
+    ratios = [took.seconds / peer.seconds for took, peer in zip(own, runs[PEER], strict=True)]
+    row: dict[str, Any] = {
         "what": name,
-        "seconds": round(median(seconds for seconds, _ in runs[name]), 1),
+        "seconds": round(median(took.seconds for took in own), 1),
+        "CPU s": round(median(took.cpu_seconds for took in own), 1),
         "ratio": round(median(ratios), 2),
         "ratio min–max": f"{min(ratios):.2f}–{max(ratios):.2f}",
-        "peak GB": round(max(peak for _, peak in runs[name]), 2),
+        "peak GB": round(max(took.peak_gb for took in own), 2),
     }
+    for key, values in (
+        ("transform after s", [took.transform_s for took in own]),
+        ("its CPU s", [took.transform_cpu_s for took in own]),
+    ):
+        found = [value for value in values if value is not None]
+        row[key] = round(median(found), 1) if found else None
+    return row
