@@ -38,22 +38,21 @@ class RegistrationSettings(Settings):
         Of the method; in JSON and on the command line under the method's name.
     """
 
-    method: str = setting("lc2", help="How the deformation is found.", choices=method_names)
+    method: str = setting("lc2", "How the deformation is found.", choices=method_names)
     working_spacing_mm: float | Literal["native", "auto"] = setting(
         "auto",
-        help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
+        "Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
         "'auto' chooses by size and memory.",
         label="Working grid spacing",
-        unit="mm",
         minimum=1e-4,
         maximum=100,
         tier="basic",
     )
     masked: bool = setting(
-        True, help="Whether masks and the field of view count; the published MCBO leaves them out.", label="Use masks"
+        True, "Whether masks and the field of view count; the published MCBO leaves them out.", label="Use masks"
     )
     margin_mm: float = setting(
-        20.0, help="Moving image around the field of view that the search may use.", unit="mm", minimum=0, maximum=150
+        20.0, "Moving image around the field of view that the search may use.", minimum=0, maximum=150
     )
     options: Settings = variant("method", settings_class)
     model_selection: ModelSelectionSettings = ModelSelectionSettings()

@@ -26,13 +26,15 @@ _LISTED = 10
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _KINDS = {bool: "switch", int: "integer", float: "number", str: "text"}
+# What a field's name may end in, and the unit that it says.
+_UNITS = {"mm": "mm", "voxel": "voxel", "deg": "°", "db": "dB"}
 _EXAMPLES = {"switch": "true", "integer": "4", "number": "0.5", "text": "name"}
 
 
 def setting(
     default: object,
-    *,
     help: str,  # noqa: A002 - the word that argparse uses for it
+    *,
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
@@ -48,6 +50,7 @@ def setting(
     help : str
         One sentence.
     unit : str
+        Where the field's name does not end in it.
     minimum, maximum : float, optional
         Bounds of a number, or of every number of a list.
     label : str
@@ -320,13 +323,17 @@ def _info(key: str, value: object, item: Field[Any], hint: Any) -> SettingInfo: 
         is_list=is_list,
         choices=tuple(choices),
         default=value,
-        label=about.get("label") or _label(item.name, about.get("unit", "")),
+        label=about.get("label") or _label(item.name, _unit(item)),
         help=about.get("help", ""),
-        unit=about.get("unit", ""),
+        unit=_unit(item),
         tier=about.get("tier", "expert"),
         minimum=about.get("minimum"),
         maximum=about.get("maximum"),
     )
+
+
+def _unit(item: Field[Any]) -> str:
+    return item.metadata.get("unit") or _UNITS.get(item.name.rpartition("_")[2], "")
 
 
 def _label(name: str, unit: str) -> str:
@@ -371,7 +378,7 @@ def _as_number(value: object, kind: type[int] | type[float]) -> tuple[bool, obje
 
 
 def _check_range(value: object, item: Field[Any], key: str) -> None:
-    minimum, maximum, unit = (item.metadata.get(name) for name in ("minimum", "maximum", "unit"))
+    minimum, maximum, unit = item.metadata.get("minimum"), item.metadata.get("maximum"), _unit(item)
     for part in value if isinstance(value, tuple) else (value,):
         if not isinstance(part, int | float) or isinstance(part, bool):
             continue

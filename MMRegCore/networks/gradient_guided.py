@@ -22,16 +22,16 @@ class GradientGuidedSettings(RegistrationNetworkSettings):
     """Two VoxelMorph branches, on images and on their gradient maps, and how their displacements are fused."""
 
     fusion: Literal["gated", "average", "image"] = setting(
-        "gated", help="'image' has no gradient branch; it is there for comparison."
+        "gated", "'image' has no gradient branch; it is there for comparison."
     )
     encoder: tuple[int, ...] = setting(
-        (16, 32, 32, 32), help="Channels of the convolutions of a branch on the way down.", minimum=1, maximum=256
+        (16, 32, 32, 32), "Channels of the convolutions of a branch on the way down.", minimum=1, maximum=256
     )
     decoder: tuple[int, ...] = setting(
-        (32, 32, 32, 32), help="Channels of its convolutions on the way up.", minimum=1, maximum=256
+        (32, 32, 32, 32), "Channels of its convolutions on the way up.", minimum=1, maximum=256
     )
     refinement: tuple[int, ...] = setting(
-        (8, 8, 8), help="Channels of those at full resolution, before the displacement.", minimum=1, maximum=256
+        (8, 8, 8), "Channels of those at full resolution, before the displacement.", minimum=1, maximum=256
     )
 
     def check_together(self) -> None:

@@ -26,11 +26,11 @@ class MasrNetSettings(Settings):
     """MASR-Net, the network that describes an image by its deep neighbourhood self-similarity (Mok et al. 2024)."""
 
     channels: tuple[int, ...] = setting(
-        (8, 16, 32, 32), help="Feature channels at full, half, quarter and eighth resolution.", minimum=1, maximum=512
+        (8, 16, 32, 32), "Feature channels at full, half, quarter and eighth resolution.", minimum=1, maximum=512
     )
-    descriptor: int = setting(24, help="Channels of the descriptor.", minimum=1, maximum=256)
+    descriptor: int = setting(24, "Channels of the descriptor.", minimum=1, maximum=256)
     dilation: int = setting(
-        2, help="Distance of the dilated neighbours; the direct ones are 1 away.", unit="voxel", minimum=2, maximum=8
+        2, "Distance of the dilated neighbours; the direct ones are 1 away.", unit="voxel", minimum=2, maximum=8
     )
 
     def check_together(self) -> None:

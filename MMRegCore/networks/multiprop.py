@@ -36,19 +36,17 @@ class MultiPropSettings(RegistrationNetworkSettings):
     """MultiPropReg, multi-scale propagation on learned features (Liu et al. 2021, arXiv:2004.14557)."""
 
     features: tuple[int, ...] = setting(
-        (8, 16, 16), help="Feature channels at half, quarter … resolution: 2, 3 or 4 scales.", minimum=1, maximum=256
+        (8, 16, 16), "Feature channels at half, quarter … resolution: 2, 3 or 4 scales.", minimum=1, maximum=256
     )
-    matching: tuple[int, ...] = setting(
-        (48, 32, 16), help="Channels of the matching convolutions.", minimum=1, maximum=256
-    )
+    matching: tuple[int, ...] = setting((48, 32, 16), "Channels of the matching convolutions.", minimum=1, maximum=256)
     context: tuple[int, ...] = setting(
         (48, 48, 32),
-        help="Channels of the convolutions that regularise; each dilation is twice the one before.",
+        "Channels of the convolutions that regularise; each dilation is twice the one before.",
         minimum=1,
         maximum=256,
     )
-    diffeomorphic: bool = setting(True, help="Whether velocities are integrated, or taken for displacements.")
-    affine: bool = setting(False, help="Whether a network for the affine part comes first.")
+    diffeomorphic: bool = setting(True, "Whether velocities are integrated, or taken for displacements.")
+    affine: bool = setting(False, "Whether a network for the affine part comes first.")
 
     def check_together(self) -> None:
         """Raise `InputError` unless there are 2 to 4 scales."""

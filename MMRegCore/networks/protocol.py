@@ -39,12 +39,8 @@ class Network(nn.Module):
 class TrainingDomain(Settings):
     """The images that a registration network was trained on; others are resampled to them, or named a mismatch."""
 
-    spacing_mm: float = setting(
-        2.0, help="Voxel size of its isotropic, axis-aligned grid.", unit="mm", minimum=0.01, maximum=100
-    )
-    extent_mm: tuple[float, ...] = setting(
-        (160.0, 192.0, 160.0), help="Size of the images along S, A and R.", unit="mm", minimum=0.01
-    )
+    spacing_mm: float = setting(2.0, "Voxel size of its isotropic, axis-aligned grid.", minimum=0.01, maximum=100)
+    extent_mm: tuple[float, ...] = setting((160.0, 192.0, 160.0), "Size of the images along S, A and R.", minimum=0.01)
 
     def check_together(self) -> None:
         """Raise `InputError` unless there are three sizes."""

@@ -31,37 +31,26 @@ class BrainShiftSettings(Settings):
 
     mean_mm: float | None = setting(
         None,
-        help="Mean length of the displacement in the field of view; none: as drawn. Met by scaling the translation, or "
+        "Mean length of the displacement in the field of view; none: as drawn. Met by scaling the translation, or "
         "the other parts without any translation where these alone are larger.",
-        unit="mm",
         minimum=0,
     )
     translation_mm: float = setting(
-        3.2, help="Median length of the tracking error at the centre of the field of view.", unit="mm", minimum=0
+        3.2, "Median length of the tracking error at the centre of the field of view.", minimum=0
     )
-    translation_log_std: float = setting(0.8, help="Standard deviation of the logarithm of that length.", minimum=0)
-    rotation_deg: float = setting(
-        3.0, help="Standard deviation of the tracking's rotation about each axis.", unit="°", minimum=0
-    )
-    residual_mm: float = setting(
-        0.6, help="Standard deviation per axis of the smooth random residual.", unit="mm", minimum=0
-    )
-    correlation_length_mm: float = setting(
-        26.0, help="Correlation length r of the residual, exp(-d² / 2r²).", unit="mm", minimum=0.1
-    )
+    translation_log_std: float = setting(0.8, "Standard deviation of the logarithm of that length.", minimum=0)
+    rotation_deg: float = setting(3.0, "Standard deviation of the tracking's rotation about each axis.", minimum=0)
+    residual_mm: float = setting(0.6, "Standard deviation per axis of the smooth random residual.", minimum=0)
+    correlation_length_mm: float = setting(26.0, "Correlation length r of the residual, exp(-d² / 2r²).", minimum=0.1)
     # The landmarks show no more shift near the surface than in the depth.  This is a choice, small enough that sinking
     # and residual together are as large as the fitted residual.
-    sinking_mm: float = setting(
-        1.5, help="Displacement along gravity at the craniotomy, largest there.", unit="mm", minimum=0
-    )
+    sinking_mm: float = setting(1.5, "Displacement along gravity at the craniotomy, largest there.", minimum=0)
     width_mm: float = setting(
-        35.0, help="Lateral distance from the craniotomy at which the sinking falls to 61 %.", unit="mm", minimum=0.1
+        35.0, "Lateral distance from the craniotomy at which the sinking falls to 61 %.", minimum=0.1
     )
-    depth_mm: float = setting(
-        30.0, help="Depth below the craniotomy at which the sinking falls to 61 %.", unit="mm", minimum=0.1
-    )
+    depth_mm: float = setting(30.0, "Depth below the craniotomy at which the sinking falls to 61 %.", minimum=0.1)
     gravity_ras: tuple[float, float, float] | None = setting(
-        None, help="Direction of gravity, RAS; none: between the beam and posterior (a supine patient)."
+        None, "Direction of gravity, RAS; none: between the beam and posterior (a supine patient)."
     )
 
     def check_together(self) -> None:

@@ -29,19 +29,15 @@ _PROBE_FROM_TRACKER = (
 class ConeSettings(Settings):
     """Shape of the swept field of view."""
 
-    depth_mm: float = setting(40.0, help="Imaging depth below the probe's face.", unit="mm", minimum=1)
-    half_angle_deg: float = setting(18.0, help="Half angle of the fan of one frame.", unit="°", minimum=1, maximum=60)
-    apex_mm: float = setting(
-        60.0, help="Distance from the virtual apex of the beams to the probe's face.", unit="mm", minimum=1
-    )
-    sweep_mm: float = setting(
-        36.0, help="Length of the sweep across the image plane, at the probe's face.", unit="mm", minimum=1
-    )
+    depth_mm: float = setting(40.0, "Imaging depth below the probe's face.", minimum=1)
+    half_angle_deg: float = setting(18.0, "Half angle of the fan of one frame.", minimum=1, maximum=60)
+    apex_mm: float = setting(60.0, "Distance from the virtual apex of the beams to the probe's face.", minimum=1)
+    sweep_mm: float = setting(36.0, "Length of the sweep across the image plane, at the probe's face.", minimum=1)
     pivot_mm: float = setting(
-        150.0, help="Height above the face of the axis about which the sweep widens with depth.", unit="mm", minimum=1
+        150.0, "Height above the face of the axis about which the sweep widens with depth.", minimum=1
     )
     jitter_mm: float = setting(
-        0.7, help="Standard deviation of the hand's drift during the sweep (ragged sides).", unit="mm", minimum=0
+        0.7, "Standard deviation of the hand's drift during the sweep (ragged sides).", minimum=0
     )
 
 

@@ -28,13 +28,13 @@ class PairSettings(Settings):
     """How pairs are drawn from the subjects of a split."""
 
     contrasts: Literal["different", "same", "any", "synthetic"] = setting(
-        "different", help="Of the two images of a pair; 'synthetic' renders label maps in random contrasts."
+        "different", "Of the two images of a pair; 'synthetic' renders label maps in random contrasts."
     )
-    atlas: str = setting("", help="Name of the training subject that is always fixed; any of them when empty.")
-    batch: int = setting(1, help="Pairs in a step.", minimum=1, maximum=64)
+    atlas: str = setting("", "Name of the training subject that is always fixed; any of them when empty.")
+    batch: int = setting(1, "Pairs in a step.", minimum=1, maximum=64)
     known_displacement: float = setting(
         0.0,
-        help="How often both images are of one subject, the fixed one warped by 'deformation', which is then known.",
+        "How often both images are of one subject, the fixed one warped by 'deformation', which is then known.",
         minimum=0,
         maximum=1,
     )

@@ -23,25 +23,23 @@ from MMRegCore.simulate.noise import smooth_noise, white_noise
 class SynthesisSettings(Settings):
     """How far synthetic contrasts of a label map may go; each image draws its own values up to these."""
 
-    levels: int = setting(12, help="Different mean intensities at most; labels may share one.", minimum=2)
-    texture: float = setting(0.08, help="Standard deviation within a label.", minimum=0, maximum=1)
-    texture_voxel: float = setting(2.0, help="Correlation length of the texture.", unit="voxel", minimum=0)
-    blur_voxel: float = setting(1.0, help="Blur, which makes partial volumes.", unit="voxel", minimum=0, maximum=8)
-    bias: float = setting(0.3, help="Standard deviation of the logarithm of the bias field.", minimum=0, maximum=2)
-    noise: float = setting(0.05, help="Standard deviation of the noise.", minimum=0, maximum=1)
-    empty_background: float = setting(0.7, help="How often label 0 is black.", minimum=0, maximum=1)
+    levels: int = setting(12, "Different mean intensities at most; labels may share one.", minimum=2)
+    texture: float = setting(0.08, "Standard deviation within a label.", minimum=0, maximum=1)
+    texture_voxel: float = setting(2.0, "Correlation length of the texture.", minimum=0)
+    blur_voxel: float = setting(1.0, "Blur, which makes partial volumes.", minimum=0, maximum=8)
+    bias: float = setting(0.3, "Standard deviation of the logarithm of the bias field.", minimum=0, maximum=2)
+    noise: float = setting(0.05, "Standard deviation of the noise.", minimum=0, maximum=1)
+    empty_background: float = setting(0.7, "How often label 0 is black.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True)
 class DeformationSettings(Settings):
     """Random smooth deformations, drawn up to these."""
 
-    rotation_deg: float = setting(15.0, help="About each axis, in degrees.", minimum=0, maximum=180)
-    scaling: float = setting(0.15, help="Along each axis, as a fraction.", minimum=0, maximum=0.9)
-    amplitude_voxel: float = setting(
-        3.0, help="Standard deviation of the smooth displacement on top.", unit="voxel", minimum=0
-    )
-    length_voxel: float = setting(12.0, help="Its correlation length.", unit="voxel", minimum=1)
+    rotation_deg: float = setting(15.0, "About each axis, in degrees.", minimum=0, maximum=180)
+    scaling: float = setting(0.15, "Along each axis, as a fraction.", minimum=0, maximum=0.9)
+    amplitude_voxel: float = setting(3.0, "Standard deviation of the smooth displacement on top.", minimum=0)
+    length_voxel: float = setting(12.0, "Its correlation length.", minimum=1)
 
 
 def synthetic_contrast(

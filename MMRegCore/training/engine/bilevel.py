@@ -21,24 +21,24 @@ _MAX_CHANGE = 0.1
 class BilevelSettings(Settings):
     """The upper level: the weights of the loss, learned on the validation split (MultiPropReg, Algorithm 1)."""
 
-    every: int = setting(0, help="Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
+    every: int = setting(0, "Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
     start_step: int = setting(
         1,
-        help="Step of the first of them: until a network has learned something, more smoothness is always better.",
+        "Step of the first of them: until a network has learned something, more smoothness is always better.",
         minimum=1,
     )
     learning_rate: float = setting(
         8.0,
-        help="Of gradient descent on the logarithms of the weights, by how much one step of the network changes the "
+        "Of gradient descent on the logarithms of the weights, by how much one step of the network changes the "
         "objective.",
         minimum=0,
     )
     objective: Literal["similarity", "dice"] = setting(
-        "similarity", help="Of the upper level, on the validation split; 'dice' needs labels."
+        "similarity", "Of the upper level, on the validation split; 'dice' needs labels."
     )
     learned: Literal["all", "regularisation"] = setting(
         "all",
-        help="Which weights; 'regularisation' leaves those of similarity, labels and known displacements as they are "
+        "Which weights; 'regularisation' leaves those of similarity, labels and known displacements as they are "
         "set: of all weights together only the ratios matter.",
     )
 

@@ -35,14 +35,14 @@ class PairTraining(RecipeSettings):
     network: RegistrationNetworkSettings = RegistrationNetworkSettings()
     pairs: PairSettings = PairSettings()
     max_grad_norm: float = setting(
-        1.0, help="Longer gradients are cut to this length: one unusual pair must not undo the training.", minimum=1e-6
+        1.0, "Longer gradients are cut to this length: one unusual pair must not undo the training.", minimum=1e-6
     )
     similarity: SimilaritySettings = SimilaritySettings()
     label_weight: float = setting(
-        0.0, help="Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
+        0.0, "Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
     )
     known_displacement_weight: float = setting(
-        1.0, help="Weight of the mean squared distance, in voxels, to a known displacement.", minimum=0
+        1.0, "Weight of the mean squared distance, in voxels, to a known displacement.", minimum=0
     )
     bilevel: BilevelSettings = BilevelSettings()
 
