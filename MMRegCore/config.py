@@ -73,13 +73,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_preset(name: str) -> RegistrationSettings:
-    """Read a preset.
-
-    Raises
-    ------
-    InputError
-        When there is no preset of that name; the nearest one is suggested.
-    """
+    """Read a preset; `InputError` with the nearest name when there is none of that name."""
     return RegistrationSettings.from_dict(_content(name)["settings"])
 
 

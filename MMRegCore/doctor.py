@@ -39,17 +39,11 @@ def examine(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str
     ----------
     device : str
         Where the self-test runs: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-    monitor : Monitor, optional
 
     Returns
     -------
     dict
-        JSON-able: ``versions``, ``optional``, ``computer``, ``cuda_devices``, ``self_test``.
-
-    Raises
-    ------
-    DeviceError
-        When the device that was asked for is not there.
+        JSON-able: ``versions``, ``optional``, ``computer``, ``cuda_devices``, ``self_test`` (of `self_test`).
     """
     return {
         "versions": {"mmreg": __version__, "python": platform.python_version(), **_versions(_NEEDED)},

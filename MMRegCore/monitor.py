@@ -34,13 +34,7 @@ class Monitor:
         self._cancelled.set()
 
     def report(self, stage: str, fraction: float) -> None:
-        """Tell how far the run is.
-
-        Raises
-        ------
-        Cancelled
-            When :meth:`cancel` was called before.
-        """
+        """Tell how far the run is; raises `Cancelled` when :meth:`cancel` was called before."""
         if self._cancelled.is_set():
             raise Cancelled("cancelled on request")
         if self._listener is not None:

@@ -20,13 +20,7 @@ _CPU_DEFAULT_BYTES = 2 * GIB
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
-
-    Raises
-    ------
-    DeviceError
-        When the device is not known or not there; says what is.
-    """
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device; `DeviceError` says what is there instead."""
     cuda_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda:0" if cuda_count else "cpu")
@@ -59,10 +53,7 @@ def _processor_has_bfloat16() -> bool:
 def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:
     """How much memory a run may plan with: what was asked for, else a careful share of what is free.
 
-    Raises
-    ------
-    DeviceError
-        When ``memory_gb`` is not a positive number.
+    Raises `DeviceError` when ``memory_gb`` is below 0.1 or not finite.
     """
     if memory_gb is not None:
         if not 0.1 <= memory_gb < float("inf"):

@@ -46,7 +46,6 @@ def setting(
 
     Parameters
     ----------
-    default : object
     help : str
         One sentence.
     unit : str
@@ -79,29 +78,13 @@ def variant(chosen_by: str, class_of: Callable[[str], type[Settings]]) -> Any:  
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """One setting as a command line or a form shows it.
+    """One setting as a command line or a form shows it."""
 
-    Attributes
-    ----------
-    key : str
-        Dotted.
-    kind : {'switch', 'integer', 'number', 'text', 'choice'}
-        Of the value, or of the elements of a list.
-    is_list : bool
-    choices : tuple of str
-        What a choice is made from; for other kinds, words that are allowed beside a value.
-    default : object
-        The value in the settings that were described.
-    label, help, unit : str
-    tier : {'basic', 'expert'}
-    minimum, maximum : float or None
-    """
-
-    key: str
-    kind: str
+    key: str  # dotted
+    kind: str  # switch, integer, number, text or choice: of the value, or of the elements of a list
     is_list: bool
-    choices: tuple[str, ...]
-    default: object
+    choices: tuple[str, ...]  # what a choice is made from; for other kinds, words that are allowed beside a value
+    default: object  # the value in the settings that were described
     label: str
     help: str
     unit: str
@@ -135,13 +118,7 @@ class SettingInfo:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of the parameter classes.
-
-    Raises
-    ------
-    InputError
-        When a value is of the wrong kind or out of its range; the message names the setting.
-    """
+    """Base of the parameter classes; `InputError` names the setting of a value of the wrong kind or out of range."""
 
     def __post_init__(self) -> None:
         for item, hint in _typed_fields(type(self)):
@@ -162,10 +139,7 @@ class Settings:
     def from_dict(cls: type[S], values: Mapping[str, object], *, prefix: str = "") -> S:
         """Make settings from nested dictionaries; what is not given keeps its default.
 
-        Raises
-        ------
-        InputError
-            For an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
+        Raises `InputError` for an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"expected {prefix.rstrip('.') or 'the settings'} to be a JSON object; got {values!r}")
@@ -212,15 +186,9 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
 
     Parameters
     ----------
-    settings : Settings
     changes : mapping
         Dotted keys to values; a text is read as the setting's own kind: ``{"mcbo.strides": "2,4,6"}``.  Another plug-in
-        begins with its own defaults.
-
-    Raises
-    ------
-    InputError
-        For an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
+        begins with its own defaults.  Errors are those of `Settings.from_dict`.
     """
     choosers = {item.metadata["chosen_by"]: item for item in fields(settings) if _is_variant(item)}
     chosen = {key: changes[key] for key in choosers if key in changes and changes[key] != getattr(settings, key)}

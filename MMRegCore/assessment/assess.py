@@ -51,24 +51,14 @@ class QualityMap:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What a registration did, on the fixed grid.
+    """What a registration did, on the fixed grid."""
 
-    Attributes
-    ----------
-    quality : Quality
-        All numbers, measured inside ``mask``.
-    maps : tuple of QualityMap
-    before, after : tuple of Volume
-        Each moving image under the initial and under the final transform; their masks are their foreground there.
-    mask : Tensor, (D, H, W), bool
-        The foreground of the fixed image.
-    """
-
-    quality: Quality
+    quality: Quality  # all numbers, measured inside ``mask``
     maps: tuple[QualityMap, ...]
+    # Each moving image under the initial and under the final transform; their masks are their foreground there.
     before: tuple[Volume, ...]
     after: tuple[Volume, ...]
-    mask: torch.Tensor
+    mask: torch.Tensor  # (D, H, W), bool: the foreground of the fixed image
 
 
 def assess(
@@ -95,8 +85,6 @@ def assess(
         The initial transform; identity when None.
     maps : mapping of str to Tensor (D, H, W), optional
         Maps on the fixed grid that cannot be computed from the transform, such as 'expected_error'.
-    model_selection : ModelSelection, optional
-    monitor : Monitor, optional
 
     Raises
     ------

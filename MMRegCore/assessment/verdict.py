@@ -30,9 +30,6 @@ def judge(
     ----------
     expected_error_mm : float, optional
         Mean over the field of view; None where it is not known.
-    model_selection : ModelSelection, optional
-    moving : sequence of ImageComparison
-    jacobian : JacobianSummary
     """
     findings = [
         *_by_error(expected_error_mm),

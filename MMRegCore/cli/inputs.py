@@ -50,7 +50,6 @@ def read_moving(paths: Sequence[Path], masks: Sequence[str]) -> tuple[Volume, ..
 
     Parameters
     ----------
-    paths : sequence of Path
     masks : sequence of str
         Paths in the same order, ``'none'`` for an image without; those not given are none.
 

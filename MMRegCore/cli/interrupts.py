@@ -13,13 +13,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def cancel_on_signals(monitor: Monitor) -> Iterator[None]:
-    """Make the first SIGINT or SIGTERM cancel the run at its next report; a second one kills the process.
+def cancel_on_signals(monitor: Monitor) -> Iterator[Monitor]:
+    """Make the first SIGINT or SIGTERM cancel the monitor's run at its next report; a second one kills the process.
 
     What is being written when the signal comes is thereby written to its end.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals; its owner cancels through the monitor
+        yield monitor  # only the main thread may handle signals; its owner cancels through the monitor
         return
 
     def cancel(number: int, frame: object) -> None:
@@ -29,7 +29,7 @@ def cancel_on_signals(monitor: Monitor) -> Iterator[None]:
 
     before = {each: signal.signal(each, cancel) for each in _SIGNALS}
     try:
-        yield
+        yield monitor
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

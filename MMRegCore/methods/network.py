@@ -48,13 +48,7 @@ class NetworkSettings(Settings):
 
 
 def solve(problem: Problem, settings: NetworkSettings) -> Solution:
-    """Register by a network, in one pass.
-
-    Raises
-    ------
-    InputError
-        When the weights are not there, were altered, or are of another network.
-    """
+    """Register by a network, in one pass; `InputError` when weights are absent, altered, or of another network."""
     import torch
 
     from MMRegCore.displacement import DisplacementField

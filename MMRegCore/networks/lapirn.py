@@ -48,20 +48,11 @@ class LapIrnSettings(RegistrationNetworkSettings):
 
 
 class LevelField(NamedTuple):
-    """Output of one level; vectors (B, 3, d, h, w) in voxels of that level.
+    """Output of one level; vectors (B, 3, d, h, w) in voxels of that level."""
 
-    Attributes
-    ----------
-    flow : Tensor
-        Displacement, or the velocity where the network is diffeomorphic: what is regularised.
-    displacement : Tensor
-    features : Tensor, (B, C, d, h, w)
-        For the next level.
-    """
-
-    flow: torch.Tensor
+    flow: torch.Tensor  # displacement, or the velocity where the network is diffeomorphic: what is regularised
     displacement: torch.Tensor
-    features: torch.Tensor
+    features: torch.Tensor  # (B, C, d, h, w): for the next level
 
 
 class LapIrn(RegistrationNetwork):

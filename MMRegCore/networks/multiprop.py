@@ -79,21 +79,11 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Propagation:
-    """What the network computes for a pair.
+    """What the network computes for a pair."""
 
-    Attributes
-    ----------
-    displacement_voxel : Tensor, (B, 3, D, H, W)
-        At full resolution, the affine part included.
-    moving : Tensor, (B, 1, D, H, W)
-        The moving image after the affine part.
-    scales : tuple of Scale
-        Coarse to fine; the last one has half the resolution.  Without the affine part.
-    """
-
-    displacement_voxel: torch.Tensor
-    moving: torch.Tensor
-    scales: tuple[Scale, ...]
+    displacement_voxel: torch.Tensor  # (B, 3, D, H, W): at full resolution, the affine part included
+    moving: torch.Tensor  # (B, 1, D, H, W): the moving image after the affine part
+    scales: tuple[Scale, ...]  # coarse to fine; the last one has half the resolution; without the affine part
 
 
 class MultiProp(RegistrationNetwork):

@@ -23,8 +23,6 @@ class Network(nn.Module):
     ----------
     name : str
         The architecture, as cards and ``mmreg train`` call it.
-    settings_class : type of Settings
-    settings : Settings
     """
 
     name: ClassVar[str]

@@ -78,10 +78,7 @@ def weights_names() -> tuple[str, ...]:
 def read_card(weights: str | Path) -> dict[str, Any]:
     """Read the card of some weights: architecture, settings, data, steps, scores, licence, SHA-256.
 
-    Raises
-    ------
-    InputError
-        When there are no such weights, or no card that can be read.
+    Raises `InputError` when there are no such weights, or no card that can be read.
     """
     return read_json(_weights_path(weights).with_suffix(".json"), "a card beside the weights")
 

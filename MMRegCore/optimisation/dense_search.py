@@ -73,12 +73,9 @@ class DenseSearch:
         self._memory: torch.Tensor | None = None
 
     def find(self, pair: DescriptorPair, monitor: Monitor, stage: str) -> torch.Tensor:
-        """(1, 3, D, H, W): displacement in voxels of the pair's grid; smaller parts where memory runs out.
+        """(1, 3, D, H, W): displacement in voxels of the pair's grid.
 
-        Raises
-        ------
-        DeviceError
-            When there is no memory for the smallest part.
+        Where memory runs out, parts become smaller; `DeviceError` when there is none for the smallest.
         """
         while True:
             try:

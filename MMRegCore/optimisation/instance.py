@@ -71,23 +71,12 @@ def refine_field(
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of `optimise_levels`.
+    """One resolution of `optimise_levels`."""
 
-    Attributes
-    ----------
-    scale : float
-        Size of the grid, as a share of the working grid.
-    iterations : int
-    learning_rate : float
-        In halves of the grid's length.
-    regularisation : float
-        λ.
-    """
-
-    scale: float
+    scale: float  # size of the grid, as a share of the working grid
     iterations: int
-    learning_rate: float
-    regularisation: float
+    learning_rate: float  # in halves of the grid's length
+    regularisation: float  # λ
 
 
 def optimise_levels(
@@ -114,12 +103,10 @@ def optimise_levels(
         Of each moving image.
     weights : sequence of Tensor, (1, 1, D, H, W)
         For each moving image, in [0, 1]; where it is zero the field follows its neighbours.
-    levels : sequence of Level
     parametrisation : {'displacement', 'velocity'}
         A velocity is integrated to a diffeomorphism.
     unit : bool
         Whether descriptors are compared by their direction only.
-    monitor : Monitor
 
     Returns
     -------

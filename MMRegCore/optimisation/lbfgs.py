@@ -18,15 +18,9 @@ Objective = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """Where a minimisation ended.
+    """Where a minimisation ended."""
 
-    Attributes
-    ----------
-    parameters : Tensor, (N,)
-    value : float
-    """
-
-    parameters: torch.Tensor
+    parameters: torch.Tensor  # (N,)
     value: float
 
 

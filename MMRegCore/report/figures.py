@@ -47,30 +47,15 @@ Draw = Callable[[Axes, Plane], None]
 
 @dataclass(frozen=True)
 class Strip:
-    """One picture: the three planes side by side.
+    """One picture: the three planes side by side."""
 
-    Attributes
-    ----------
-    key : str
-        Short identifier, such as 'before'.
-    title : str
-        What it shows, in plain words.
-    png : bytes
-    """
-
-    key: str
-    title: str
+    key: str  # short identifier, such as 'before'
+    title: str  # what it shows, in plain words
     png: bytes
 
 
 class Pictures:
-    """Draws the pictures of one assessment; all strips show the same cuts at the same scale.
-
-    Parameters
-    ----------
-    fixed : Volume
-    assessment : Assessment
-    """
+    """Draws the pictures of one assessment; all strips show the same cuts at the same scale."""
 
     def __init__(self, fixed: Volume, assessment: Assessment) -> None:
         self._assessment = assessment

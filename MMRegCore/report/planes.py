@@ -36,21 +36,11 @@ _LETTERS = ("LR", "PA", "IS")  # towards -, towards + along x, y, z (RAS)
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One cut.
+    """One cut."""
 
-    Attributes
-    ----------
-    name : str
-        'axial', 'coronal' or 'sagittal'.
-    grid : Grid
-        (1, H, W): isotropic pixels, rows downwards.
-    letters : tuple of str
-        What lies to the left, right, top and bottom: R, L, A, P, S or I.
-    """
-
-    name: str
-    grid: Grid
-    letters: tuple[str, str, str, str]
+    name: str  # 'axial', 'coronal' or 'sagittal'
+    grid: Grid  # (1, H, W): isotropic pixels, rows downwards
+    letters: tuple[str, str, str, str]  # what lies to the left, right, top and bottom: R, L, A, P, S or I
 
     @property
     def pixel_mm(self) -> float:

@@ -40,10 +40,8 @@ def write_report(
         The file to write; it appears only when it is complete.
     fixed : Volume
         The image that ``assessment`` was made on.
-    assessment : Assessment
     provenance : mapping
         As JSON holds it: inputs, settings, versions, timings.  Shown as it is.
-    title : str
 
     Raises
     ------

@@ -61,26 +61,13 @@ class BrainShiftSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class BrainShift:
-    """One drawn shift, from the tracked position of a point to its position when the MR was acquired.
+    """One drawn shift, from the tracked position of a point to its position when the MR was acquired."""
 
-    Attributes
-    ----------
-    true_from_tracked : ndarray, (4, 4)
-        Tracking error, RAS mm: tracked to true position, rigid.
-    probe : Probe
-        True position; its origin is the centre of the craniotomy.
-    settings : BrainShiftSettings
-    seed : int
-        Of the residual.
-    scale : float
-        Of the sinking and the residual.
-    """
-
-    true_from_tracked: Array
-    probe: Probe
+    true_from_tracked: Array  # (4, 4), RAS mm, rigid: tracked to true position
+    probe: Probe  # true position; its origin is the centre of the craniotomy
     settings: BrainShiftSettings
-    seed: int
-    scale: float
+    seed: int  # of the residual
+    scale: float  # of the sinking and the residual
 
     @property
     def tracked_probe(self) -> Probe:
@@ -91,10 +78,7 @@ class BrainShift:
     def field(self, grid: Grid) -> DisplacementField:
         """The pull field ``u`` on a grid of the tracked ultrasound: the MR point of ``x`` is ``x + u(x)``.
 
-        Raises
-        ------
-        InputError
-            When the field would fold or nearly fold.
+        Raises `InputError` when the field would fold or nearly fold.
         """
         true_grid = Grid(grid.shape, self.true_from_tracked @ grid.ras_from_ijk)
         tracking = true_grid.points_ras() - grid.points_ras()
@@ -109,7 +93,6 @@ def draw_brain_shift(cone: Cone, settings: BrainShiftSettings, *, seed: int = 0)
     ----------
     cone : Cone
         True field of view; the tracking error rotates about its centre, and `mean_mm` is the mean over it.
-    settings : BrainShiftSettings
     seed : int
         The same seed draws the same shift.
     """

@@ -27,27 +27,15 @@ FRONTO_TEMPORAL_RIGHT = (0.95, 0.2, 0.1)
 
 @dataclass(frozen=True, eq=False)
 class SimulatedCase:
-    """A registration problem with ground truth.
+    """A registration problem with ground truth."""
 
-    Attributes
-    ----------
-    fixed : Volume, (1, D, H, W)
-        Ultrasound, 0 to 255; its mask is the field of view.
-    moving : tuple of Volume
-        The MR images of the anatomy, unchanged.
-    truth : DisplacementField
-        On the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm.
-    landmarks_fixed, landmarks_moving : ndarray, (N, 3)
-        Corresponding anatomical points, RAS mm.
-    cavity : Tensor, (D, H, W), bool, optional
-        Resected region on the fixed grid, where there is nothing to register.
-    """
-
-    fixed: Volume
-    moving: tuple[Volume, ...]
-    truth: DisplacementField
+    fixed: Volume  # (1, D, H, W): ultrasound, 0 to 255; its mask is the field of view
+    moving: tuple[Volume, ...]  # the MR images of the anatomy, unchanged
+    truth: DisplacementField  # on the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm
+    # (N, 3) each: corresponding anatomical points, RAS mm.
     landmarks_fixed: Array
     landmarks_moving: Array
+    # (D, H, W), bool: the resected region on the fixed grid, where there is nothing to register.
     cavity: torch.Tensor | None = None
 
     @property
@@ -80,7 +68,6 @@ def simulate(
         `FRONTO_TEMPORAL_RIGHT`.
     spacing_mm : float
         Of the isotropic ultrasound grid, 0.1 to 5 mm.
-    shift, cone, ultrasound : settings, optional
     cavity : CavitySettings, optional
         Resect tissue, the tumour where there is one; None for no cavity.
     landmarks : int

@@ -38,7 +38,6 @@ def resection_cavity(anatomy: Anatomy, probe: Probe, settings: CavitySettings, *
         Before the brain shift, as the cavity is too.
     probe : Probe
         Its origin is the centre of the craniotomy, where the corridor begins.
-    settings : CavitySettings
     seed : int
         Of the wall's roughness.
 

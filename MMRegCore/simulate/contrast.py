@@ -32,7 +32,6 @@ def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> V
 
     Parameters
     ----------
-    anatomy : Anatomy
     contrast : {'t1', 't1c', 't2', 'flair'}
     seed : int
         Of texture, bias field and noise, which also differ between contrasts.

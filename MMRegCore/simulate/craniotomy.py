@@ -43,17 +43,10 @@ class ConeSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Position and orientation of the probe in the middle of its sweep.
+    """Position and orientation of the probe in the middle of its sweep."""
 
-    Attributes
-    ----------
-    origin_ras : ndarray, (3,)
-        Centre of the probe's face, RAS mm.
-    axes_ras : ndarray, (3, 3)
-        Columns: lateral (within the image), elevation (along the sweep), beam (into the head); orthonormal.
-    """
-
-    origin_ras: Array
+    origin_ras: Array  # (3,): centre of the probe's face, RAS mm
+    # (3, 3): columns: lateral (within the image), elevation (along the sweep), beam (into the head); orthonormal.
     axes_ras: Array
 
     @property
@@ -71,7 +64,6 @@ def place_probe(anatomy: Anatomy, entry_direction_ras: Sequence[float], roll_deg
 
     Parameters
     ----------
-    anatomy : Anatomy
     entry_direction_ras : sequence of float, (3,)
         From the centre of the brain to the craniotomy, RAS; any length.
     roll_deg : float
@@ -144,8 +136,6 @@ class Cone:
 
     Parameters
     ----------
-    probe : Probe
-    settings : ConeSettings
     seed : int
         Of the jitter.
     """

@@ -29,7 +29,6 @@ def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]
 
     Parameters
     ----------
-    case : SimulatedCase
     folder : Path
         Created where it does not exist.
     description : mapping

@@ -116,7 +116,6 @@ def brain_region(intensity: torch.Tensor, grid: Grid, name: str = "image") -> to
     Parameters
     ----------
     intensity : Tensor, (D, H, W)
-    grid : Grid
     name : str
         For the message.
 

@@ -22,7 +22,6 @@ def smooth_random_field(grid: Grid, amplitude_mm: float, wavelength_mm: float, s
 
     Parameters
     ----------
-    grid : Grid
     amplitude_mm : float
         Largest displacement on the grid.
     wavelength_mm : float

@@ -91,12 +91,10 @@ def simulate_ultrasound(
 
     Parameters
     ----------
-    anatomy : Anatomy
     cone : Cone
         Field of view.
     truth : DisplacementField
         u, fixed (ultrasound) to moving (MR), RAS mm.
-    settings : UltrasoundSettings, optional
     cavity : Volume, (1, D, H, W), optional
         Fraction in [0, 1] that is saline instead of tissue, on the grid of the tissue maps; see `resection_cavity`.
     seed : int

@@ -48,7 +48,6 @@ def augment(
     towards : Volume
         An image roughly aligned in space, whose anatomy gives the deformations their direction; the image itself for
         deformations about where it is.
-    count : int
     weights : str
         Of MultiPropReg: a .safetensors file, as ``mmreg train multiprop`` leaves it.
     strength : float

@@ -53,7 +53,6 @@ def run_training(
         'auto', 'cpu', 'cuda' or 'cuda:N'; started by ``torchrun``, every process trains on its own part.
     resume : bool
         Resume from the checkpoint in ``output``.
-    monitor : Monitor, optional
 
     Returns
     -------

@@ -48,22 +48,15 @@ class PairSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A batch of pairs of images in [0, 1] on one grid, and their labels where both have some.
+    """A batch of pairs of images in [0, 1] on one grid, and their labels where both have some."""
 
-    Attributes
-    ----------
-    fixed, moving : Tensor, (B, 1, D, H, W)
-        (B, C, D, H, W) where they are encoded.
-    fixed_labels, moving_labels : Tensor, (B, 1, D, H, W), optional
-        Whole numbers in float32.
-    displacement_voxel : Tensor, (B, 3, D, H, W), optional
-        From fixed to moving, where it is known; components (d, h, w).
-    """
-
+    # (B, 1, D, H, W); (B, C, D, H, W) where they are encoded.
     fixed: torch.Tensor
     moving: torch.Tensor
+    # (B, 1, D, H, W): whole numbers in float32.
     fixed_labels: torch.Tensor | None = None
     moving_labels: torch.Tensor | None = None
+    # (B, 3, D, H, W): from fixed to moving in voxels, components (d, h, w), where it is known.
     displacement_voxel: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Pair:
@@ -74,17 +67,10 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Encodes images once, so that a network need not in every step.
+    """Encodes images once, so that a network need not in every step."""
 
-    Attributes
-    ----------
-    grid : Grid
-        Of the images.
-    encode : callable
-        From an image (1, 1, D, H, W) in [0, 1] to (1, C, d, h, w) on the grid of the pairs, on the CPU.
-    """
-
-    grid: Grid
+    grid: Grid  # of the images
+    # From an image (1, 1, D, H, W) in [0, 1] to (1, C, d, h, w) on the grid of the pairs, on the CPU.
     encode: Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -97,7 +83,6 @@ class Pairs:
         Roughly aligned with each other, as they lie in space.
     grid : Grid
         All are resampled to it.
-    settings : PairSettings
     atlas : Subject, optional
         Always fixed, and never moving; any subject is either when None.
     encoder : Encoder, optional

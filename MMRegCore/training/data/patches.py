@@ -67,10 +67,8 @@ def draw_patches(subject: Subject, generator: torch.Generator, settings: PatchSe
 
     Parameters
     ----------
-    subject : Subject
     generator : torch.Generator
         On the CPU.
-    settings : PatchSettings
 
     Raises
     ------

@@ -25,21 +25,13 @@ SPLITS = ("training", "validation")
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One subject of a training: aligned images, labels, or both.
-
-    Attributes
-    ----------
-    name : str
-    grid : Grid
-    images : dict of str to Tensor, (1, D, H, W), float32
-        One or several contrasts by name, scaled to [0, 1]; may be empty where there are labels.
-    labels : Tensor, (D, H, W), int16, optional
-    """
+    """One subject of a training: aligned images, labels, or both."""
 
     name: str
     grid: Grid
+    # (1, D, H, W) each: one or several contrasts by name, scaled to [0, 1]; may be empty where there are labels.
     images: Mapping[str, torch.Tensor]
-    labels: torch.Tensor | None = None
+    labels: torch.Tensor | None = None  # (D, H, W), int16
 
     @property
     def size_bytes(self) -> int:

@@ -50,8 +50,6 @@ def synthetic_contrast(
     Parameters
     ----------
     labels : Tensor, (D, H, W), integer
-    generator : torch.Generator
-    settings : SynthesisSettings, optional
 
     Returns
     -------
@@ -84,8 +82,6 @@ def random_deformation(
     Parameters
     ----------
     shape : tuple of int, (D, H, W)
-    generator : torch.Generator
-    settings : DeformationSettings, optional
 
     Returns
     -------

@@ -45,17 +45,10 @@ class BilevelSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A step of the lower level, parameter by parameter.
+    """A step of the lower level, parameter by parameter."""
 
-    Attributes
-    ----------
-    change : list of Tensor
-        w' − w.
-    rates : list of Tensor
-        s: how far w goes for each unit of gradient, for each number of a parameter or for all of it.
-    """
-
-    change: list[torch.Tensor]
+    change: list[torch.Tensor]  # w' − w
+    # s: how far w goes for each unit of gradient, for each number of a parameter or for all of it.
     rates: list[torch.Tensor]
 
 
@@ -162,8 +155,6 @@ class Bilevel:
         Initial λ by the names of the loss's terms; a weight of zero stays so.
     regularising : collection of str
         The terms that depend on the displacement alone.
-    settings : BilevelSettings
-    context : ProcessContext
     """
 
     def __init__(

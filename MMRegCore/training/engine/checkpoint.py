@@ -31,8 +31,6 @@ def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ())
 
     Parameters
     ----------
-    path : Path
-    device : torch.device
     parts : iterable of str
         What must be in it.
 
@@ -60,7 +58,6 @@ def write_weights(network: Network, path: Path, about: Mapping[str, Any] | None 
     ----------
     network : Network
         Its ``state_dict`` is written, in float32 where it is of floating point.
-    path : Path
     about : mapping, optional
         What the card says besides architecture, settings, number of parameters and SHA-256.
     """

@@ -18,21 +18,13 @@ from MMRegCore.runtime import is_mixed, resolve_device
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """One of the processes of a training.
-
-    Attributes
-    ----------
-    device : torch.device
-    rank, world_size : int
-        Which of how many processes; the main one writes.
-    mixed : bool
-        Whether `autocast` computes in bfloat16 where that is safe.
-    """
+    """One of the processes of a training."""
 
     device: torch.device
+    # Which of how many processes; the main one writes.
     rank: int = 0
     world_size: int = 1
-    mixed: bool = False
+    mixed: bool = False  # whether `autocast` computes in bfloat16 where that is safe
 
     @property
     def is_main(self) -> bool:

@@ -46,8 +46,6 @@ def train(
 
     Parameters
     ----------
-    recipe : Recipe
-    settings : TrainingSettings
     folder : Path
         Must exist.  Gets ``curves.csv``, ``checkpoint.pt``, and ``best.safetensors`` and ``last.safetensors`` with a
         card (.json) each; every file is written atomically.

@@ -24,13 +24,9 @@ class Recipe(ABC):
     ----------
     settings : RecipeSettings
         Of ``settings_class``.
-    data : TrainingData
-    context : ProcessContext
 
     Attributes
     ----------
-    network_class : type of Network
-    settings_class : type of RecipeSettings
     score : str
         The value of `validate` by which the best weights are chosen; higher is better.
     max_grad_norm : float

@@ -32,9 +32,6 @@ def find_recipe(name: str) -> type[Recipe]:
 def read_settings(recipe: type[Recipe], path: Path | None) -> RecipeSettings:
     """Settings from a JSON file, the defaults where there is none.
 
-    Raises
-    ------
-    InputError
-        When the file cannot be read, is no JSON, or names a setting that is not known or not in its range.
+    Raises `InputError` when the file cannot be read, is no JSON, or names a setting that is not known or in its range.
     """
     return recipe.settings_class.from_dict(read_json(path, "a configuration in JSON") if path else {})

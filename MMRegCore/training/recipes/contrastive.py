@@ -45,7 +45,6 @@ def foreground_points(foreground: torch.Tensor, count: int, generator: torch.Gen
         On the CPU.
     count : int
         N; fewer come back where the foreground is smaller.
-    generator : torch.Generator
 
     Returns
     -------
