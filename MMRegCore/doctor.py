@@ -33,17 +33,9 @@ _LARGEST_SHARE_LEFT = 0.25
 
 
 def examine(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str, Any]:
-    """Look at the installation and try it.
+    """Look at the installation and try it, with the self-test on ``device``: 'auto', 'cpu', 'cuda' or 'cuda:N'.
 
-    Parameters
-    ----------
-    device : str
-        Where the self-test runs: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-
-    Returns
-    -------
-    dict
-        JSON-able: ``versions``, ``optional``, ``computer``, ``cuda_devices``, ``self_test`` (of `self_test`).
+    JSON-able: ``versions``, ``optional``, ``computer``, ``cuda_devices``, ``self_test`` (of `self_test`).
     """
     return {
         "versions": {"mmreg": __version__, "python": platform.python_version(), **_versions(_NEEDED)},
@@ -62,16 +54,8 @@ def examine(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str
 def self_test(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str, Any]:
     """Register two small made-up images whose shift is known.
 
-    Returns
-    -------
-    dict
-        ``passed``, ``elapsed_s``, ``error_before_mm`` and ``error_after_mm`` (mean over the middle of the image),
-        or ``problem`` in place of the errors when no result came.
-
-    Raises
-    ------
-    DeviceError
-        When the device that was asked for is not there.
+    ``passed``, ``elapsed_s``, ``error_before_mm`` and ``error_after_mm`` (mean over the middle of the image), or
+    ``problem`` in place of the errors when no result came.  Raises `DeviceError` when the device is not there.
     """
     start_s = time.perf_counter()
     fixed, moving = _blobs("fixed", np.zeros(3), False), _blobs("moving", np.array(SHIFT_MM), True)

@@ -114,7 +114,7 @@ class Quality:
 
 
 def read_quality(text: str) -> Quality:
-    """The quality in the text of a ``result.json``; `InputError` when it is none, of another version or lacks something."""
+    """The quality in the text of a ``result.json``; `InputError` when it is none, of another version, or incomplete."""
     try:
         content = json.loads(text)
     except ValueError:

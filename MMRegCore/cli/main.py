@@ -20,18 +20,7 @@ DONE, INTERNAL, BAD_INPUT, CANCELLED = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments after the program's name; those of the process when None.
-
-    Returns
-    -------
-    int
-        0 done, 2 bad input, 3 cancelled, 1 anything else.
-    """
+    """Run one command, by default that of the process: 0 done, 2 bad input, 3 cancelled, 1 anything else."""
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what was wrong, or shown the help

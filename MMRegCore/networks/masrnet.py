@@ -72,18 +72,7 @@ class MasrNet(Network):
         return 2 + 2 + self.settings.dilation + 2 + 2 + self.settings.dilation % 2
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Describe images.
-
-        Parameters
-        ----------
-        image : Tensor, (B, 1, D, H, W)
-            In [0, 1]; axes of any length.
-
-        Returns
-        -------
-        Tensor, (B, 24, D, H, W)
-            Descriptors, of which only the direction counts.
-        """
+        """(B, 24, D, H, W): descriptors, of which only the direction counts, of images (B, 1, D, H, W) in [0, 1]."""
         encoded = _checkpointed(self.encode_full, image)
         return self._from_features(encoded, self.coarse(_checkpointed(blur_pool, encoded)))
 

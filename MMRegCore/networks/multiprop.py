@@ -106,13 +106,9 @@ class MultiProp(RegistrationNetwork):
         return self.propagate(fixed, moving).displacement_voxel
 
     def propagate(self, fixed: torch.Tensor, moving: torch.Tensor, *, strength: float = 0.0) -> Propagation:
-        """Register, and give the results of each scale.
+        """Register images (B, 1, D, H, W), and give the results of each scale.
 
-        Parameters
-        ----------
-        fixed, moving : Tensor, (B, 1, D, H, W)
-        strength : float
-            Standard deviations of the features' sampling: 0 takes their means, 1 samples as in training.
+        Features are sampled by ``strength`` standard deviations: 0 takes their means, 1 samples as in training.
         """
         positions = identity_positions(fixed.shape[2:], fixed.device, fixed.dtype)
         affine = None if self.affine is None else self.affine(fixed, moving)

@@ -15,14 +15,9 @@ from MMRegCore.settings import Settings, as_text, setting
 
 
 class Network(nn.Module):
-    """Base of the networks: made from its settings alone.
+    """Base of the networks: made from its settings alone; ``name`` is what cards and ``mmreg train`` call it.
 
     A module of `MMRegCore.networks` that defines ``NETWORK``, a class derived from this one, adds a network.
-
-    Attributes
-    ----------
-    name : str
-        The architecture, as cards and ``mmreg train`` call it.
     """
 
     name: ClassVar[str]
@@ -59,16 +54,9 @@ class RegistrationNetwork(Network):
     settings: RegistrationNetworkSettings
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        """The displacement between two images in [0, 1].
+        """The displacement between two images (B, 1, D, H, W) in [0, 1].
 
-        Parameters
-        ----------
-        fixed, moving : Tensor, (B, 1, D, H, W)
-
-        Returns
-        -------
-        Tensor, (B, 3, D, H, W)
-            Components (d, h, w) in voxels, pull convention.
+        (B, 3, D, H, W): components (d, h, w) in voxels, pull convention.
         """
         return self.predict(self.encode(fixed), self.encode(moving), fixed.shape[2:])
 

@@ -32,19 +32,8 @@ class CavitySettings(Settings):
 def resection_cavity(anatomy: Anatomy, probe: Probe, settings: CavitySettings, *, seed: int = 0) -> Volume:
     """The resected fraction of every voxel: the tumour where there is one, else a ball under the craniotomy.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-        Before the brain shift, as the cavity is too.
-    probe : Probe
-        Its origin is the centre of the craniotomy, where the corridor begins.
-    seed : int
-        Of the wall's roughness.
-
-    Returns
-    -------
-    Volume, (1, D, H, W)
-        In [0, 1], on the grid of the tissue maps.
+    (1, D, H, W) in [0, 1], on the grid of the tissue maps and, as these, before the brain shift.  The corridor begins
+    at the origin of ``probe``, the centre of the craniotomy; ``seed`` is that of the wall's roughness.
     """
     grid = anatomy.tissues.grid
     points = grid.points_ras()

@@ -62,17 +62,9 @@ class Probe:
 def place_probe(anatomy: Anatomy, entry_direction_ras: Sequence[float], roll_deg: float = 20.0) -> Probe:
     """Place the probe on the brain's surface, aimed at the tumour, or without one at the nearest ventricle.
 
-    Parameters
-    ----------
-    entry_direction_ras : sequence of float, (3,)
-        From the centre of the brain to the craniotomy, RAS; any length.
-    roll_deg : float
-        Rotation of the image plane about the beam.
-
-    Raises
-    ------
-    GeometryError
-        When the direction is zero or no brain lies along it.
+    ``entry_direction_ras`` (3,) leads from the centre of the brain to the craniotomy, RAS, any length; ``roll_deg``
+    rotates the image plane about the beam.  Raises `GeometryError` when the direction is zero or no brain lies along
+    it.
     """
     direction = np.asarray(entry_direction_ras, dtype=np.float64)
     length = float(np.linalg.norm(direction))
@@ -132,12 +124,8 @@ def _axes_around(beam: Array, roll: float) -> Array:
 class Cone:
     """The swept field of view: a mapping between RAS mm and beam coordinates.
 
-    Beam coordinates (..., 3) are (sweep mm at the face, angle rad, depth mm below the face).
-
-    Parameters
-    ----------
-    seed : int
-        Of the jitter.
+    Beam coordinates (..., 3) are (sweep mm at the face, angle rad, depth mm below the face).  ``seed`` is that of the
+    jitter.
     """
 
     def __init__(self, probe: Probe, settings: ConeSettings, seed: int = 0) -> None:

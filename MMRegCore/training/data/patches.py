@@ -63,17 +63,8 @@ def draw_patches(subject: Subject, generator: torch.Generator, settings: PatchSe
     """Cut a deformed cube out of a subject, in two contrasts.
 
     The two are, by chance and by what the subject has: an image and its ultrasound; two synthetic contrasts of its
-    labels; or images of it, the same or two, one of them changed along a Bézier curve.
-
-    Parameters
-    ----------
-    generator : torch.Generator
-        On the CPU.
-
-    Raises
-    ------
-    InputError
-        When the subject has neither labels nor images.
+    labels; or images of it, the same or two, one of them changed along a Bézier curve.  ``generator`` is on the CPU.
+    Raises `InputError` when the subject has neither labels nor images.
     """
     positions = _positions(subject, generator, settings)
 

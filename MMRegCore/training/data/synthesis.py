@@ -45,16 +45,9 @@ class DeformationSettings(Settings):
 def synthetic_contrast(
     labels: torch.Tensor, generator: torch.Generator, settings: SynthesisSettings | None = None
 ) -> torch.Tensor:
-    """Render a label map in a random contrast.
+    """Render a label map (D, H, W) of integers in a random contrast: (1, D, H, W), float32, in [0, 1].
 
-    Parameters
-    ----------
-    labels : Tensor, (D, H, W), integer
-
-    Returns
-    -------
-    Tensor, (1, D, H, W), float32, in [0, 1]
-        A mean for each label, texture, partial volumes, a bias field and noise.
+    A mean for each label, texture, partial volumes, a bias field and noise.
     """
     settings = settings or SynthesisSettings()
     random, shape = _numpy_stream(generator), tuple(labels.shape)
@@ -79,15 +72,8 @@ def random_deformation(
 ) -> torch.Tensor:
     """A random affine motion about the middle, and a smooth displacement on top of it.
 
-    Parameters
-    ----------
-    shape : tuple of int, (D, H, W)
-
-    Returns
-    -------
-    Tensor, (1, 3, D, H, W)
-        displacement_voxel, components (d, h, w).  Smooth; with amplitudes above about a third of the length it may
-        fold.
+    (1, 3, D, H, W), components (d, h, w) in voxels, for a ``shape`` (D, H, W).  Smooth; with amplitudes above about a
+    third of the length it may fold.
     """
     settings = settings or DeformationSettings()
     random = _numpy_stream(generator)

@@ -82,16 +82,8 @@ def process_context(
 ) -> Iterator[ProcessContext]:
     """The context of this process: one of those that ``torchrun`` started, else alone.
 
-    Parameters
-    ----------
-    device : str
-        As `resolve_device`; under torchrun 'auto' and 'cuda' give each process its own GPU.
-    precision : {'auto', 'float32', 'mixed'}
-
-    Raises
-    ------
-    DeviceError
-        When the device is not there, or a process has none for itself.
+    ``device`` is as of `resolve_device`; under torchrun 'auto' and 'cuda' give each process its own GPU.  Raises
+    `DeviceError` when the device is not there, or a process has none for itself.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

@@ -72,19 +72,9 @@ def retrieval(
 ) -> float:
     """How often the most similar of all points is the right one.
 
-    Parameters
-    ----------
-    first, second : Tensor, (N, C)
-        Descriptors of two images at the same N points.
-    compare : {'angle', 'distance'}
-        By the cosine of their angle (MASR-Net) or by their Euclidean distance (MIND).
-    block : int
-        Points compared at once.
-
-    Returns
-    -------
-    float
-        Fraction of the N points in ``first`` whose nearest in ``second`` is itself; 1 / N by chance.
+    Of descriptors (N, C) of two images at the same N points: the fraction of those in ``first`` whose nearest in
+    ``second`` is itself, 1 / N by chance; by the cosine of their angle (MASR-Net) or by their Euclidean distance
+    (MIND).  ``block`` points are compared at once.
     """
     one, two = first.float(), second.float()
     if compare == "angle":
