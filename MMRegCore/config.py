@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from MMRegCore.methods import find_method, method_names, settings_class
 from MMRegCore.search.settings import ModelSelectionSettings
-from MMRegCore.settings import SettingInfo, Settings, as_text, describe, setting, unknown_name, variant, with_changes
+from MMRegCore.settings import SettingInfo, Settings, as_text, describe, named, setting, variant, with_changes
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -69,7 +69,7 @@ class RegistrationSettings(Settings):
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that come with MMReg, in alphabetical order."""
-    return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
+    return tuple(_files())
 
 
 def load_preset(name: str) -> RegistrationSettings:
@@ -96,11 +96,11 @@ def presets_as_json() -> dict[str, Any]:
 
 
 def _content(name: str) -> dict[str, Any]:
-    if name not in preset_names():
-        raise unknown_name("preset", name, preset_names())
-    content: dict[str, Any] = json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(named("preset", name, _files()).read_text(encoding="utf-8"))
     return content
 
 
-def _folder() -> Any:  # noqa: ANN401 - Traversable moved between modules after Python 3.10
-    return files("MMRegCore").joinpath("presets")
+def _files() -> dict[str, Any]:  # Traversable moved between modules after Python 3.10
+    folder = files("MMRegCore").joinpath("presets")
+    found = {item.name.removesuffix(".json"): item for item in folder.iterdir() if item.name.endswith(".json")}
+    return dict(sorted(found.items()))

@@ -41,13 +41,10 @@ def is_mixed(device: torch.device, precision: str) -> bool:
 
     'mixed' does, 'float32' does not; 'auto' does on a GPU, and on a processor that has instructions for it.
     """
-    return precision == "mixed" or (precision == "auto" and (device.type == "cuda" or _processor_has_bfloat16()))
-
-
-def _processor_has_bfloat16() -> bool:
-    # Older releases do not say.
+    # Older releases of PyTorch do not say what a processor can.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    fast = device.type == "cuda" or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return precision == "mixed" or (precision == "auto" and bool(fast))
 
 
 def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:
@@ -71,9 +68,14 @@ def available_memory_bytes() -> int:
         for line in meminfo.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
+    return total_memory_bytes() or 4 * GIB
+
+
+def total_memory_bytes() -> int | None:
+    """Memory of this machine in bytes; None where the system does not say, as Windows."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 * GIB
+    return None
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -13,12 +13,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from fractions import Fraction
+from importlib import import_module
+from pkgutil import iter_modules
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from MMRegCore.errors import InputError
 
 S = TypeVar("S", bound="Settings")
+T = TypeVar("T")
 Tier = Literal["basic", "expert"]
 
 # A longer list of names would bury the suggestion.
@@ -143,15 +146,13 @@ class Settings:
         """
         if not isinstance(values, Mapping):
             raise InputError(f"expected {prefix.rstrip('.') or 'the settings'} to be a JSON object; got {values!r}")
-        known = {_key_in(item, cls, values): (item, hint) for item, hint in _typed_fields(cls)}
-        arguments = {}
+        known = {f"{prefix}{_key_in(item, cls, values)}": (item, hint) for item, hint in _typed_fields(cls)}
+        arguments: dict[str, Any] = {}
         for name, value in values.items():
             key = f"{prefix}{name}"
-            if name not in known:
-                raise unknown_name("setting", key, [f"{prefix}{other}" for other in known])
-            item, hint = known[name]
+            item, hint = named("setting", key, known)
             kind = item.metadata["class_of"](name) if _is_variant(item) else hint
-            if _is_settings(kind) and not isinstance(value, Settings):
+            if isinstance(kind, type) and issubclass(kind, Settings) and not isinstance(value, Settings):
                 arguments[item.name] = kind.from_dict(_over(item.default, value), prefix=f"{key}.")
             else:
                 arguments[item.name] = _checked(value, hint, item, key)
@@ -173,6 +174,19 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> InputError:
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
     choice = f" out of {', '.join(known)}" if len(known) <= _LISTED else ""
     return InputError(f"expected the name of a {what}{choice}; got '{name}'{hint}")
+
+
+def named(what: str, name: str, known: Mapping[str, T]) -> T:
+    """What is known under that name; `InputError` with the nearest name where nothing is."""
+    if name not in known:
+        raise unknown_name(what, name, list(known))
+    return known[name]
+
+
+def plugins_of(package: str, attribute: str) -> list[Any]:
+    """Plug-ins are found by being there: the attribute of every module of a package that defines it."""
+    modules = [import_module(f"{package}.{found.name}") for found in iter_modules(import_module(package).__path__)]
+    return [getattr(module, attribute) for module in modules if hasattr(module, attribute)]
 
 
 def describe(settings: Settings) -> Iterator[SettingInfo]:
@@ -198,13 +212,12 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
     known = {key: (item, hint) for key, _, item, hint in _leaves(settings)}
     values = settings.to_dict()
     for key, value in changes.items():
-        if key not in known:
-            raise unknown_name("setting", key, list(known))
+        item, hint = named("setting", key, known)
         *parents, last = key.split(".")
         branch = values
         for parent in parents:
             branch = branch[parent]
-        branch[last] = _from_text(value, *known[key], key) if isinstance(value, str) else value
+        branch[last] = _from_text(value, item, hint, key) if isinstance(value, str) else value
     return type(settings).from_dict(values)
 
 
@@ -259,10 +272,6 @@ def _key_in(item: Field[Any], cls: type[Settings], values: Mapping[str, object])
         return item.name
     chooser = next(other for other in fields(cls) if other.name == item.metadata["chosen_by"])
     return str(values.get(chooser.name, None if chooser.default is MISSING else chooser.default))
-
-
-def _is_settings(hint: Any) -> bool:  # noqa: ANN401 - a type hint can be anything
-    return isinstance(hint, type) and issubclass(hint, Settings)
 
 
 def _plain(value: object) -> object:

@@ -7,12 +7,12 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from MMRegCore.cli.arguments import build_parser
+from MMRegCore.cli.interrupts import handled
 from MMRegCore.cli.screen import Screen, make_screen
 from MMRegCore.errors import Cancelled, MMRegError
 
@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said what was wrong, or shown the help
         return int(stop.code or DONE)
     screen = make_screen(as_json=getattr(arguments, "json_progress", False))
-    with _log_on(screen, verbose=arguments.verbose), _stop_on_terminate():
+    # SIGTERM unwinds as Ctrl-C does, so that temporary files are removed.
+    with _log_on(screen, verbose=arguments.verbose), handled([signal.SIGTERM], signal.default_int_handler):
         return _guarded(arguments, screen)
 
 
@@ -77,16 +78,3 @@ def _log_on(screen: Screen, *, verbose: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-@contextmanager
-def _stop_on_terminate() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,7 +14,6 @@ from MMRegCore.errors import InputError
 from MMRegCore.monitor import Monitor
 
 if TYPE_CHECKING:
-    from MMRegCore.config import SettingInfo
     from MMRegCore.simulate import Anatomy
 
 
@@ -119,19 +118,21 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
 def presets(arguments: argparse.Namespace, screen: Screen) -> None:
     """List the presets, or the settings of one."""
     del screen
-    from MMRegCore.config import describe, load_preset, preset_description, preset_names, presets_as_json
+    from MMRegCore.config import as_text, describe, load_preset, preset_description, preset_names, presets_as_json
 
     if arguments.show is None:
-        about = {name: preset_description(name) for name in preset_names()}
-        print(json.dumps(presets_as_json(), indent=2) if arguments.json else _columns(about))
+        width = max(map(len, preset_names()))
+        lines = [f"{name:{width}}  {preset_description(name)}" for name in preset_names()]
+        print(json.dumps(presets_as_json(), indent=2) if arguments.json else "\n".join(lines))
         return
     settings = load_preset(arguments.show)
     if arguments.json:
         print(json.dumps(settings.to_dict(), indent=2))
         return
     print(f"{arguments.show}: {preset_description(arguments.show)}")
-    for about_setting in describe(settings):
-        print(_setting_lines(about_setting))
+    for about in describe(settings):
+        kind = ", ".join(filter(None, (about.expected, about.range)))
+        print(f"\n{about.key} = {as_text(about.default)}\n    {about.help}\n    ({kind})")
 
 
 def doctor(arguments: argparse.Namespace, screen: Screen) -> int:
@@ -206,18 +207,6 @@ def _anatomy(arguments: argparse.Namespace) -> Anatomy:
     if twice := taken.intersection(arguments.render):
         raise InputError(f"expected --render of contrasts that are not there; got {', '.join(sorted(twice))}")
     return with_contrasts(anatomy, list(dict.fromkeys(arguments.render)), seed=arguments.seed)
-
-
-def _columns(rows: dict[str, str]) -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"{name:{width}}  {text}" for name, text in rows.items())
-
-
-def _setting_lines(about: SettingInfo) -> str:
-    from MMRegCore.config import as_text
-
-    kind = ", ".join(filter(None, (about.expected, about.range)))
-    return f"\n{about.key} = {as_text(about.default)}\n    {about.help}\n    ({kind})"
 
 
 def _as_json(value: object) -> object:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from pkgutil import iter_modules
 
 import numpy as np
 import torch
 
 from MMRegCore.displacement import DisplacementField
-from MMRegCore.errors import InputError
+from MMRegCore.settings import named, plugins_of
 from MMRegCore.volume import Volume
 
 # Colours at even steps: from nothing to much; from good to bad; below, at and above the middle.
@@ -62,14 +60,9 @@ class MapSpec:
 
 def map_specs() -> dict[str, MapSpec]:
     """Every map by its name, in the order in which they are shown."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
-    specs = sorted((module.MAP for module in modules), key=lambda spec: spec.order)
-    return {spec.name: spec for spec in specs}
+    return {spec.name: spec for spec in sorted(plugins_of(__name__, "MAP"), key=lambda spec: spec.order)}
 
 
 def find_map(name: str) -> MapSpec:
-    """The map of that name; `InputError` where there is none."""
-    specs = map_specs()
-    if name not in specs:
-        raise InputError(f"expected the name of a quality map, one of {', '.join(specs)}; got '{name}'")
-    return specs[name]
+    """The map of that name; `InputError` with the nearest one when there is none."""
+    return named("quality map", name, map_specs())

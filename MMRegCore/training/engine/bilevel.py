@@ -127,15 +127,12 @@ def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
             state, group = optimiser.state.get(parameter, {}), groups[parameter]
             if not state:
                 change.append(torch.zeros_like(parameter))
-                rates.append(torch.zeros_like(parameter))
+                rates.append(change[-1])
                 continue
             count = float(state["step"]) + 1
-            first, second = (
-                torch.lerp(new, state[name], decay) / (1 - decay**count)
-                for new, name, decay in zip(
-                    (gradient, gradient.square()), ("exp_avg", "exp_avg_sq"), group["betas"], strict=True
-                )
-            )
+            (decay, decay_sq), square = group["betas"], gradient.square()
+            first = torch.lerp(gradient, state["exp_avg"], decay) / (1 - decay**count)
+            second = torch.lerp(square, state["exp_avg_sq"], decay_sq) / (1 - decay_sq**count)
             rates.append(group["lr"] / (second.sqrt() + group["eps"]))
             change.append(-rates[-1] * first)
         return Step(change, rates)
