@@ -95,7 +95,7 @@ def assess(
     """
     monitor = monitor if monitor is not None else Monitor()
     mask = fixed.foreground
-    fixed = _finite(fixed)
+    fixed = finite(fixed)
     monitor.report("measuring the displacement", 0.0)
     after_field = transform.displacement_field(fixed.grid)
     before_field = DisplacementField.zero(fixed.grid) if initial is None else initial.displacement_field(fixed.grid)
@@ -113,35 +113,47 @@ def assess(
     monitor.report("quality maps", 0.9)
     measured = Measured(fixed, mask, field, tuple(before), tuple(after))
     found = _maps(measured, maps or {})
-    by_name = {each.spec.name: each for each in found}
+    quality = _quality(field, mask, found, tuple(compared), model_selection)
+    monitor.report("assessed", 1.0)
+    return Assessment(quality, found, measured.before, measured.after, mask)
+
+
+def finite(volume: Volume) -> Volume:
+    """The image with non-finite voxels at its minimum: one of them must not blank all; `InputError` without others."""
+    good = torch.isfinite(volume.data)
+    if not bool(volume.foreground.any()):
+        raise InputError(f"expected '{volume.name}' to have finite voxels inside its mask; got none")
+    return volume if bool(good.all()) else volume.with_data(torch.where(good, volume.data, volume.data[good].min()))
+
+
+def _quality(
+    field: DisplacementField,
+    mask: torch.Tensor,
+    maps: tuple[QualityMap, ...],
+    compared: tuple[ImageComparison, ...],
+    model_selection: ModelSelection | None,
+) -> Quality:
+    by_name = {each.spec.name: each for each in maps}
     displacement = by_name["displacement"].summary.inside
     jacobian = _jacobian(by_name["jacobian_determinant"].volume.data[0][mask])
     nearest = field.nearest_rigid(mask)
     rigid = _rigid(nearest, field.grid, mask)
     deformation = _distribution(field.relative_to(nearest).magnitude_mm()[mask])
     expected = by_name["expected_error"].summary.inside.mean if "expected_error" in by_name else None
-    quality = Quality(
-        region=_region(field.grid, mask),
+    voxels = int(mask.sum())
+    volume_ml = voxels * field.grid.voxel_volume_mm3 / 1000
+    return Quality(
+        region=Region(voxels, voxels / mask.numel(), volume_ml, tuple(field.grid.spacing_mm.tolist())),
         displacement_mm=displacement,
         rigid=rigid,
         deformation_mm=deformation,
         jacobian_determinant=jacobian,
-        moving=tuple(compared),
-        maps=tuple(each.summary for each in found),
+        moving=compared,
+        maps=tuple(each.summary for each in maps),
         model_selection=model_selection,
         verdict=judge(expected, model_selection, compared, jacobian),
         notes=notes_on(displacement, rigid, deformation, jacobian, compared),
     )
-    monitor.report("assessed", 1.0)
-    return Assessment(quality, found, tuple(before), tuple(after), mask)
-
-
-def _finite(volume: Volume) -> Volume:
-    """The image with non-finite voxels at its minimum."""
-    good = torch.isfinite(volume.data)
-    if not bool(volume.foreground.any()):
-        raise InputError(f"expected '{volume.name}' to have finite voxels inside its mask; got none")
-    return volume if bool(good.all()) else volume.with_data(torch.where(good, volume.data, volume.data[good].min()))
 
 
 def _maps(measured: Measured, given: Mapping[str, torch.Tensor]) -> tuple[QualityMap, ...]:
@@ -178,12 +190,6 @@ def _quality_map(spec: MapSpec, values: torch.Tensor, measured: Measured) -> Qua
         _distribution(finite),
     )
     return QualityMap(spec, Volume(values[None].cpu(), grid, name=spec.name), summary)
-
-
-def _region(grid: Grid, mask: torch.Tensor) -> Region:
-    voxels = int(mask.sum())
-    volume_ml = voxels * grid.voxel_volume_mm3 / 1000
-    return Region(voxels, voxels / mask.numel(), volume_ml, tuple(grid.spacing_mm.tolist()))
 
 
 def _rigid(matrix: Array, grid: Grid, mask: torch.Tensor) -> RigidPart:
@@ -231,7 +237,7 @@ def number(value: SupportsFloat) -> float | None:
 
 def _resampled(moving: Volume, grid: Grid, field: DisplacementField) -> Volume:
     """The moving image on the fixed grid (trilinear); its minimum, and no mask, outside of its field of view."""
-    foreground, moving = moving.foreground, _finite(moving)
+    foreground, moving = moving.foreground, finite(moving)
     positions = positions_between(moving.grid, grid) + field.to_voxel(moving.grid)
     within = inside(positions, moving.grid.shape)[0, 0]
     covered = within
@@ -247,8 +253,9 @@ class _Comparison:
     def __init__(self, fixed: Volume, mask: torch.Tensor) -> None:
         self._fixed = fixed.data[None, :1]
         self._mask = mask
-        self._stride = tuple(min(size, _stride(fixed.grid.shape)) for size in fixed.grid.shape)
-        self._measure, self._nmi_measure = Mind(), Nmi(window_bins=0)
+        stride = math.ceil(math.pow(math.prod(fixed.grid.shape) / MIND_VOXELS, 1 / 3))
+        self._stride = tuple(min(size, stride) for size in fixed.grid.shape)
+        self._mind, self._nmi = Mind(), Nmi(window_bins=0)
         self._encoded = self._encode(self._fixed)
 
     def of(self, before: Volume, after: Volume) -> ImageComparison:
@@ -256,8 +263,9 @@ class _Comparison:
         states = (before, after)
         common = self._mask & before.foreground & after.foreground
         coverage = [_share(state.foreground, self._mask) for state in states]
-        nmi = [self._nmi(state, common) for state in states]
-        mind = [self._mind_distance(state, common) for state in states]
+        region, images = common[None, None], [state.data[None, :1] for state in states]
+        nmi = [number(self._nmi.mean(self._fixed, image, region)) if bool(common.any()) else None for image in images]
+        mind = [self._mind_distance(image, region) for image in images]
         return ImageComparison(
             name=after.name,
             coverage_before=coverage[0],
@@ -269,26 +277,17 @@ class _Comparison:
             mind_distance_after=mind[1],
         )
 
-    def _nmi(self, state: Volume, region: torch.Tensor) -> float | None:
-        if not bool(region.any()):
-            return None
-        return number(self._nmi_measure.mean(self._fixed, state.data[None, :1], region[None, None]))
-
-    def _mind_distance(self, state: Volume, region: torch.Tensor) -> float | None:
+    def _mind_distance(self, image: torch.Tensor, region: torch.Tensor) -> float | None:
         # Descriptors that see the rim of the cone or of the MR describe the rim, not the brain.
-        outside = F.max_pool3d((~region)[None, None].float(), self._stride)
+        outside = F.max_pool3d((~region).float(), self._stride)
         region = F.max_pool3d(outside, 2 * MIND_REACH + 1, stride=1, padding=MIND_REACH) < 0.5
         if not bool(region.any()):
             return None
-        return number(-self._measure.compare(self._encoded, self._encode(state.data[None, :1]), region.float()).mean())
+        return number(-self._mind.compare(self._encoded, self._encode(image), region.float()).mean())
 
     def _encode(self, image: torch.Tensor) -> torch.Tensor:
         pooled = F.avg_pool3d(image, self._stride)
-        return self._measure.encode_moving(pooled, torch.ones_like(pooled))
-
-
-def _stride(shape: tuple[int, int, int]) -> int:
-    return math.ceil(math.pow(math.prod(shape) / MIND_VOXELS, 1 / 3))
+        return self._mind.encode_moving(pooled, torch.ones_like(pooled))
 
 
 def _share(part: torch.Tensor, whole: torch.Tensor) -> float:

@@ -36,21 +36,10 @@ def minimise(
 ) -> Minimum:
     """Minimise a smooth function by limited-memory BFGS with backtracking (Nocedal and Wright 2006, ch. 7).
 
-    Parameters
-    ----------
-    objective : callable
-        (N,) to a scalar, differentiable.
-    start : Tensor, (N,)
-    iterations : int
-        At most.
-    first_step : float
-        Length of the first step, in the unit of the parameters.
-    tolerance : float
-        Ends when an iteration lowers the value by less.
-    history : int
-        Pairs of steps and gradient changes that are kept.
-    report : callable, optional
-        Called with the share of the iterations that are done; may raise to cancel.
+    ``objective`` takes (N,) to a scalar and is differentiable; the first step is ``first_step`` long, in the unit of
+    the parameters.  The search ends after ``iterations``, or when one of them lowers the value by less than
+    ``tolerance``.  It keeps ``history`` pairs of steps and gradient changes.  ``report`` is called with the share of
+    the iterations that are done, and may raise to cancel.
     """
     point = start.detach()
     value, gradient = _value_and_gradient(objective, point)

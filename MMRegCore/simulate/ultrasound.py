@@ -87,14 +87,12 @@ def simulate_ultrasound(
     cavity: Volume | None = None,
     seed: int = 0,
 ) -> Volume:
-    """Simulate the ultrasound volume ``us(x) = f(anatomy(x + u(x)))`` on the grid of ``truth``.
+    """Simulate the ultrasound volume ``us(x) = f(anatomy(x + u(x)))`` on the grid of ``truth``, which is u.
 
     Parameters
     ----------
-    cone : Cone
-        Field of view.
     truth : DisplacementField
-        u, fixed (ultrasound) to moving (MR), RAS mm.
+        Fixed (ultrasound) to moving (MR), RAS mm.
     cavity : Volume, (1, D, H, W), optional
         Fraction in [0, 1] that is saline instead of tissue, on the grid of the tissue maps; see `resection_cavity`.
     seed : int

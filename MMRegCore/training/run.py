@@ -37,14 +37,12 @@ def run_training(
     resume: bool = False,
     monitor: Monitor | None = None,
 ) -> dict[str, float]:
-    """Train a network.
+    """Train a network, and give its last scores on the validation split.
 
     Parameters
     ----------
-    name : str
-        Of a network; see `find_recipe`.
-    settings : RecipeSettings
-        Of the recipe's class.
+    name, settings : str, RecipeSettings
+        Of a network (see `find_recipe`), and of its recipe's class.
     data : Path
         As `read_training_data` finds subjects in.
     output : Path
@@ -54,19 +52,12 @@ def run_training(
     resume : bool
         Resume from the checkpoint in ``output``.
 
-    Returns
-    -------
-    dict
-        The last scores on the validation split.
-
     Raises
     ------
     InputError
         When data, settings or ``output`` do not fit; see `read_training_data` and `train`.
-    DeviceError
-        When the device is not there.
-    Cancelled
-        When the monitor is cancelled; a checkpoint was written.
+    DeviceError, Cancelled
+        When the device is not there; when the monitor is cancelled, after a checkpoint was written.
     """
     recipe_class = find_recipe(name)
     if not isinstance(settings, recipe_class.settings_class):
