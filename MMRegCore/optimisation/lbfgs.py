@@ -12,6 +12,8 @@ import torch
 _SUFFICIENT = 1e-4
 _CUT = 0.4
 _MOST_CUTS = 5
+# Pairs of steps and gradient changes that are kept.
+_HISTORY = 10
 
 Objective = Callable[[torch.Tensor], torch.Tensor]
 
@@ -31,19 +33,17 @@ def minimise(
     iterations: int,
     first_step: float,
     tolerance: float,
-    history: int = 10,
     report: Callable[[float], None] | None = None,
 ) -> Minimum:
     """Minimise a smooth function by limited-memory BFGS with backtracking (Nocedal and Wright 2006, ch. 7).
 
     ``objective`` takes (N,) to a scalar and is differentiable; the first step is ``first_step`` long, in the unit of
     the parameters.  The search ends after ``iterations``, or when one of them lowers the value by less than
-    ``tolerance``.  It keeps ``history`` pairs of steps and gradient changes.  ``report`` is called with the share of
-    the iterations that are done, and may raise to cancel.
+    ``tolerance``.  ``report`` is called with the share of the iterations that are done, and may raise to cancel.
     """
     point = start.detach()
     value, gradient = _value_and_gradient(objective, point)
-    pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=history)
+    pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=_HISTORY)
     for iteration in range(iterations):
         if report is not None:
             report(iteration / iterations)

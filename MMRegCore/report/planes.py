@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +22,11 @@ RIM_SHARE = 0.08
 
 # To the right of the picture, down in the picture and into it, RAS; seen from the feet and from the patient's left,
 # as radiologists hold images (the patient's right is on the left of the picture, the nose on the left).
-_DIRECTIONS: Mapping[str, _Axes] = MappingProxyType(
-    {
-        "axial": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
-        "coronal": ((-1, 0, 0), (0, 0, -1), (0, 1, 0)),
-        "sagittal": ((0, -1, 0), (0, 0, -1), (-1, 0, 0)),
-    }
-)
+_DIRECTIONS: dict[str, _Axes] = {
+    "axial": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
+    "coronal": ((-1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    "sagittal": ((0, -1, 0), (0, 0, -1), (-1, 0, 0)),
+}
 _LETTERS = ("LR", "PA", "IS")  # towards -, towards + along x, y, z (RAS)
 
 

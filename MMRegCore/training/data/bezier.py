@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-# Cubic curves: four control points.
-_POINTS = 4
 # Straight pieces that a curve is made of.
 _PIECES = 256
 
@@ -16,7 +14,7 @@ def random_bezier(image: torch.Tensor, generator: torch.Generator, inversion: fl
     An image in [0, 1], of any shape, becomes ``B(I)`` or, as often as ``inversion`` says (δ of Eq. 3), ``B(1 - I)``.
     Equal voxels stay equal, and brighter ones stay brighter, or darker where inverted.
     """
-    points = torch.rand(2, _POINTS, generator=generator)
+    points = torch.rand(2, 4, generator=generator)
     inverted = float(torch.rand((), generator=generator)) <= inversion
     return bezier(1 - image if inverted else image, points)
 

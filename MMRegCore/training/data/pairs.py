@@ -75,12 +75,10 @@ class Encoder:
 
 
 class Pairs:
-    """The pairs of the subjects of one split.
+    """The pairs of the subjects of one split, which are roughly aligned with each other, as they lie in space.
 
     Parameters
     ----------
-    subjects : Subjects
-        Roughly aligned with each other, as they lie in space.
     grid : Grid
         All are resampled to it.
     atlas : Subject, optional

@@ -48,17 +48,10 @@ class PairTraining(RecipeSettings):
 
 
 class PairRecipe(Recipe):
-    """Training of one registration network, on the grid about the first of the training subjects.
-
-    Attributes
-    ----------
-    regularising : frozenset of str
-        The terms of the loss that depend on the displacement alone.
-    grid : Grid
-        Axis-aligned, of the spacing that the network's settings ask for.
-    """
+    """Training of one registration network, on an axis-aligned grid about the first of the training subjects."""
 
     network_class: ClassVar[type[RegistrationNetwork]]
+    # The terms of the loss that depend on the displacement alone.
     regularising: ClassVar[frozenset[str]] = frozenset({"smoothness"})
     settings: PairTraining
     network: RegistrationNetwork
