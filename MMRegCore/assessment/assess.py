@@ -71,27 +71,12 @@ def assess(
     model_selection: ModelSelection | None = None,
     monitor: Monitor | None = None,
 ) -> Assessment:
-    """Measure a registration.
+    """Measure a registration, in the mask of the fixed image where it has one.
 
-    Parameters
-    ----------
-    fixed : Volume
-        Ultrasound; its mask, when it has one, is where everything is measured.
-    moving : sequence of Volume
-        MR images, each in its own space.
-    transform : SpatialTransform
-        The whole way from fixed to moving, of any kind.
-    initial : SpatialTransform, optional
-        The initial transform; identity when None.
-    maps : mapping of str to Tensor (D, H, W), optional
-        Maps on the fixed grid that cannot be computed from the transform, such as 'expected_error'.
-
-    Raises
-    ------
-    InputError
-        When nothing is inside the mask, the transform gives non-finite displacements there, or a map is not known.
-    GeometryError
-        When a map does not fill the fixed grid.
+    ``transform`` is the whole way from fixed to moving, of any kind; ``initial`` the initial transform, identity when
+    None.  ``maps`` (D, H, W) by their names are those on the fixed grid that cannot be computed from the transform,
+    such as 'expected_error'.  Raises `InputError` when nothing is inside the mask, the transform gives non-finite
+    displacements there, or a map is not known; `GeometryError` when a map does not fill the fixed grid.
     """
     monitor = monitor if monitor is not None else Monitor()
     mask = fixed.foreground
@@ -103,8 +88,7 @@ def assess(
     field = after_field if initial is None else after_field.relative_to(initial.linear_ras)
     if not bool(torch.isfinite(field.displacement_mm[mask]).all()):
         raise InputError("expected a transform with finite displacements on the fixed image; got others")
-    comparison = _Comparison(fixed, mask)
-    before, after, compared = [], [], []
+    comparison, before, after, compared = _Comparison(fixed, mask), [], [], []
     for index, image in enumerate(moving):
         monitor.report(f"comparing {image.name}", 0.3 + 0.6 * index / len(moving))
         before.append(_resampled(image, fixed.grid, before_field))
@@ -113,7 +97,7 @@ def assess(
     monitor.report("quality maps", 0.9)
     measured = Measured(fixed, mask, field, tuple(before), tuple(after))
     found = _maps(measured, maps or {})
-    quality = _quality(field, mask, found, tuple(compared), model_selection)
+    quality = _quality(measured, found, tuple(compared), model_selection)
     monitor.report("assessed", 1.0)
     return Assessment(quality, found, measured.before, measured.after, mask)
 
@@ -127,12 +111,12 @@ def finite(volume: Volume) -> Volume:
 
 
 def _quality(
-    field: DisplacementField,
-    mask: torch.Tensor,
+    measured: Measured,
     maps: tuple[QualityMap, ...],
     compared: tuple[ImageComparison, ...],
     model_selection: ModelSelection | None,
 ) -> Quality:
+    mask, field = measured.mask, measured.field
     by_name = {each.spec.name: each for each in maps}
     displacement = by_name["displacement"].summary.inside
     jacobian = _jacobian(by_name["jacobian_determinant"].volume.data[0][mask])

@@ -57,9 +57,8 @@ def solve(problem: Problem, settings: NetworkSettings) -> Solution:
     from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error
     from MMRegCore.runtime import is_mixed
 
-    prepared, monitor = problem.prepared, problem.monitor
+    prepared, monitor, device = problem.prepared, problem.monitor, problem.prepared.fixed.image.device
     monitor.report("reading the network", 0.0)
-    device = prepared.fixed.image.device
     network = _load(settings).to(device)
     domain = network.settings.trained_on
     for mismatch in domain_mismatch(prepared, domain):

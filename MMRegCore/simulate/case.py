@@ -57,23 +57,12 @@ def simulate(
     landmarks: int = 30,
     seed: int = 0,
 ) -> SimulatedCase:
-    """Simulate intraoperative ultrasound of a shifted brain.
+    """Simulate intraoperative ultrasound of a shifted brain; the same seed gives the same case.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-        From `load_template` or `anatomy_from_mr`.
-    entry_direction_ras : sequence of float, (3,)
-        From the centre of the brain to the craniotomy; if None through the tumour where there is one, else
-        `FRONTO_TEMPORAL_RIGHT`.
-    spacing_mm : float
-        Of the isotropic ultrasound grid, 0.1 to 5 mm.
-    cavity : CavitySettings, optional
-        Resect tissue, the tumour where there is one; None for no cavity.
-    landmarks : int
-        Largest number of landmarks; fewer where the field of view has not enough structure.
-    seed : int
-        The same seed gives the same case.
+    ``entry_direction_ras`` (3,) leads from the centre of the brain to the craniotomy; if None through the tumour where
+    there is one, else `FRONTO_TEMPORAL_RIGHT`.  ``spacing_mm`` is that of the isotropic ultrasound grid, 0.1 to 5 mm.
+    With a ``cavity`` tissue is resected, the tumour where there is one.  There are ``landmarks`` landmarks at most,
+    fewer where the field of view has not enough structure.
 
     Raises
     ------

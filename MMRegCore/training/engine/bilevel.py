@@ -65,33 +65,17 @@ def hyper_gradient(
     max_grad_norm: float = math.inf,
     learned: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How the upper objective changes with the weights of the loss, by one step of the lower level (Eqs. 17 to 22).
+    """How the upper objective changes with the weights λ of the loss, by one step of the lower level (Eqs. 17 to 22).
 
     With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'.  The paper takes the
     product with the second derivative for a difference along v (Eq. 22); since f is linear in λ it is, for each term,
     that of its gradient with v, and needs no step to be chosen.  In the paper s is one number; here each parameter has
     its own, as in the step that Adam takes.
 
-    Parameters
-    ----------
-    terms : callable
-        The lower level's loss terms (n,) on one batch; must give the same for the same parameters.
-    upper : callable
-        The upper level's objective (), a function of the parameters only.
-    parameters : sequence of Tensor
-        Those of the network that require gradients; as they were on return.
-    weights : Tensor, (n,)
-        λ.
-    stepper : callable
-        The lower level's `Step` from parameters and their gradients ∂f/∂w.
-    max_grad_norm : float
-        The lower level cuts gradients ∂f/∂w to this length before it steps.
-    learned : Tensor, (n,), bool, optional
-        Of which weights; the others get 0.  All when None.
-
-    Returns
-    -------
-    Tensor, (n,)
+    ``terms`` gives the lower level's loss terms (n,) on one batch, the same for the same parameters, and ``upper`` the
+    upper level's objective (), a function of the parameters only, which are as they were on return.  ``stepper`` gives
+    the lower level's `Step` from parameters and their gradients ∂f/∂w, which are cut to ``max_grad_norm`` before.  Only
+    weights that are ``learned`` (n,), bool, get more than 0; all when None.
     """
     used = [p for p in parameters if p.requires_grad]
     values = terms()

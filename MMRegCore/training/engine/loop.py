@@ -59,11 +59,9 @@ def train(
 
     Raises
     ------
-    InputError
-        When a loss is not finite, ``folder`` cannot be written, there is no checkpoint to resume from, or there is one
-        and ``resume`` was not asked for.
-    Cancelled
-        When the monitor is cancelled; a checkpoint is written first.
+    InputError, Cancelled
+        When a loss is not finite, ``folder`` cannot be written, or has no checkpoint to resume from or one that was not
+        asked for; when the monitor is cancelled, after a checkpoint was written.
     """
     context = context or ProcessContext(torch.device("cpu"))
     run = _Run(recipe, AveragedWeights(recipe.network, settings.averaging), settings, folder, context, about or {})
