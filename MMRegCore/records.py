@@ -27,7 +27,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 def to_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
     """The record as JSON holds it: dictionaries and lists."""
-    return asdict(record)
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(record)))
+    return plain
 
 
 def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
