@@ -237,9 +237,8 @@ class _Comparison:
     def __init__(self, fixed: Volume, mask: torch.Tensor) -> None:
         self._fixed = fixed.data[None, :1]
         self._mask = mask
-        stride = math.ceil(math.pow(math.prod(fixed.grid.shape) / MIND_VOXELS, 1 / 3))
-        self._stride = tuple(min(size, stride) for size in fixed.grid.shape)
-        self._mind, self._nmi = Mind(), Nmi(window_bins=0)
+        self._stride = tuple(min(size, _stride(fixed.grid.shape)) for size in fixed.grid.shape)
+        self._measure, self._nmi_measure = Mind(), Nmi(window_bins=0)
         self._encoded = self._encode(self._fixed)
 
     def of(self, before: Volume, after: Volume) -> ImageComparison:
@@ -247,9 +246,8 @@ class _Comparison:
         states = (before, after)
         common = self._mask & before.foreground & after.foreground
         coverage = [_share(state.foreground, self._mask) for state in states]
-        region, images = common[None, None], [state.data[None, :1] for state in states]
-        nmi = [number(self._nmi.mean(self._fixed, image, region)) if bool(common.any()) else None for image in images]
-        mind = [self._mind_distance(image, region) for image in images]
+        nmi = [self._nmi(state, common) for state in states]
+        mind = [self._mind_distance(state, common) for state in states]
         return ImageComparison(
             name=after.name,
             coverage_before=coverage[0],
@@ -261,17 +259,26 @@ class _Comparison:
             mind_distance_after=mind[1],
         )
 
-    def _mind_distance(self, image: torch.Tensor, region: torch.Tensor) -> float | None:
+    def _nmi(self, state: Volume, region: torch.Tensor) -> float | None:
+        if not bool(region.any()):
+            return None
+        return number(self._nmi_measure.mean(self._fixed, state.data[None, :1], region[None, None]))
+
+    def _mind_distance(self, state: Volume, region: torch.Tensor) -> float | None:
         # Descriptors that see the rim of the cone or of the MR describe the rim, not the brain.
-        outside = F.max_pool3d((~region).float(), self._stride)
+        outside = F.max_pool3d((~region)[None, None].float(), self._stride)
         region = F.max_pool3d(outside, 2 * MIND_REACH + 1, stride=1, padding=MIND_REACH) < 0.5
         if not bool(region.any()):
             return None
-        return number(-self._mind.compare(self._encoded, self._encode(image), region.float()).mean())
+        return number(-self._measure.compare(self._encoded, self._encode(state.data[None, :1]), region.float()).mean())
 
     def _encode(self, image: torch.Tensor) -> torch.Tensor:
         pooled = F.avg_pool3d(image, self._stride)
-        return self._mind.encode_moving(pooled, torch.ones_like(pooled))
+        return self._measure.encode_moving(pooled, torch.ones_like(pooled))
+
+
+def _stride(shape: tuple[int, int, int]) -> int:
+    return math.ceil(math.pow(math.prod(shape) / MIND_VOXELS, 1 / 3))
 
 
 def _share(part: torch.Tensor, whole: torch.Tensor) -> float:

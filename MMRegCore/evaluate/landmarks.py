@@ -71,7 +71,12 @@ def paired_points(fixed: Landmarks, moving: Landmarks) -> tuple[Array, Array]:
     """Give corresponding points, (N, 3) each, RAS mm, in the order of ``fixed``.
 
     Points with the same labels belong together where both lists hold the same labels, each once; otherwise the
-    order counts.  `InputError` when there are no landmarks or their numbers differ.
+    order counts.
+
+    Raises
+    ------
+    InputError
+        When there are no landmarks or their numbers differ.
     """
     if len(fixed) != len(moving) or len(fixed) == 0:
         raise InputError(

@@ -84,9 +84,8 @@ def optimise_levels(
     unit vectors it is one more than the negated cosine similarity.  The parameter is u in halves of the grid's length
     along each axis, which is what the learning rates of Table 4 are steps of; ∂u is without unit.
 
-    Descriptors are (1, C, D, H, W); with ``unit`` only their direction counts.  Weights (1, 1, D, H, W) in [0, 1] are
-    those of each moving image: where one is zero the field follows its neighbours.  Gives the displacement (1, 3, D, H,
-    W) in voxels; a velocity is integrated to it.
+    Descriptors are (1, C, D, H, W); with ``unit`` only their direction counts.  Where the weight (1, 1, D, H, W), 0 to
+    1, of a moving image is zero the field follows its neighbours.  Gives the displacement (1, 3, D, H, W) in voxels.
     """
     shape = tuple(fixed.shape[2:])
     parameter = fixed.new_zeros((1, 3, *shape))

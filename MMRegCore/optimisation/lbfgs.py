@@ -12,17 +12,21 @@ import torch
 _SUFFICIENT = 1e-4
 _CUT = 0.4
 _MOST_CUTS = 5
-# Pairs of steps and gradient changes that are kept.
-_HISTORY = 10
 
 Objective = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """Where a minimisation ended."""
+    """Where a minimisation ended.
 
-    parameters: torch.Tensor  # (N,)
+    Attributes
+    ----------
+    parameters : Tensor, (N,)
+    value : float
+    """
+
+    parameters: torch.Tensor
     value: float
 
 
@@ -33,17 +37,30 @@ def minimise(
     iterations: int,
     first_step: float,
     tolerance: float,
+    history: int = 10,
     report: Callable[[float], None] | None = None,
 ) -> Minimum:
     """Minimise a smooth function by limited-memory BFGS with backtracking (Nocedal and Wright 2006, ch. 7).
 
-    ``objective`` takes (N,) to a scalar and is differentiable; the first step is ``first_step`` long, in the unit of
-    the parameters.  The search ends after ``iterations``, or when one of them lowers the value by less than
-    ``tolerance``.  ``report`` is called with the share of the iterations that are done, and may raise to cancel.
+    Parameters
+    ----------
+    objective : callable
+        (N,) to a scalar, differentiable.
+    start : Tensor, (N,)
+    iterations : int
+        At most.
+    first_step : float
+        Length of the first step, in the unit of the parameters.
+    tolerance : float
+        Ends when an iteration lowers the value by less.
+    history : int
+        Pairs of steps and gradient changes that are kept.
+    report : callable, optional
+        Called with the share of the iterations that are done; may raise to cancel.
     """
     point = start.detach()
     value, gradient = _value_and_gradient(objective, point)
-    pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=_HISTORY)
+    pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=history)
     for iteration in range(iterations):
         if report is not None:
             report(iteration / iterations)
