@@ -74,8 +74,8 @@ def hyper_gradient(
 
     ``terms`` gives the lower level's loss terms (n,) on one batch, the same for the same parameters, and ``upper`` the
     upper level's objective (), a function of the parameters only, which are as they were on return.  ``stepper`` gives
-    the lower level's `Step` from parameters and their gradients ∂f/∂w, which are cut to ``max_grad_norm`` before.  Only
-    weights that are ``learned`` (n,), bool, get more than 0; all when None.
+    the lower level's `Step` from parameters and their gradients ∂f/∂w, which are cut to ``max_grad_norm`` before.
+    Weights that are not ``learned`` (n,), bool, get 0; all of them are when None.
     """
     used = [p for p in parameters if p.requires_grad]
     values = terms()
