@@ -39,10 +39,10 @@ def augment(
 ) -> Iterator[Augmented]:
     """Deform an image, each time with other samples of its features and of those of an image that it is moved towards.
 
-    ``labels`` on the image's grid are warped to the nearest voxel.  ``towards`` is roughly aligned in space; its
-    anatomy gives the deformations their direction, the image itself none.  ``weights`` are of MultiPropReg: a
-    .safetensors file, as ``mmreg train multiprop`` leaves it.  Features are sampled by ``strength`` standard
-    deviations, 0 gives the plain registration, and ``seed`` determines the samples.
+    ``labels`` on the image's grid are warped to the nearest voxel.  ``towards`` is roughly aligned in space, and its
+    anatomy gives the deformations their direction; with the image itself they stay about where it is.  ``weights`` are
+    of MultiPropReg: a .safetensors file, as ``mmreg train multiprop`` leaves it.  Features are sampled by ``strength``
+    standard deviations, 0 gives the plain registration, and ``seed`` determines the samples.
 
     Raises
     ------
