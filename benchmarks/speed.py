@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     record.write(
         "speed",
         [_row(name, runs) for name in cases],
-        f"Whole processes from their start, --device cpu, {rounds} rounds in turn; medians; ratios of wall times are to "
+        f"Whole processes from their start, --device cpu, {rounds} rounds in turn; medians; ratios of wall time are to "
         "convexAdam of the same round. 'Transform' is when the process says that transform and verdict are there; a "
         "busy core is another process that counts.",
     )

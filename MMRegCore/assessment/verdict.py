@@ -26,14 +26,8 @@ def judge(
 ) -> Verdict:
     """The gravest finding decides; all are named, the gravest first.
 
-    Parameters
-    ----------
-    expected_error_mm : float, optional
-        Mean over the field of view; None where it is not known.
-    model_selection : ModelSelection, optional
-    covered : sequence of float
-        Shares of the ultrasound that each MR covers.
-    jacobian : JacobianSummary
+    ``expected_error_mm`` is the mean over the field of view, None where it is not known; ``covered`` the share of the
+    ultrasound that each MR covers.
     """
     findings = [
         *_by_error(expected_error_mm),

@@ -18,49 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a method is given.
+    """What a method is given."""
 
-    Attributes
-    ----------
-    prepared : Prepared
-        The images on the working grid, on the device where the work is to happen.
-    levels : Levels
-        Their sampled similarities, shared with model selection.
-    memory_bytes : int
-        What the run may use.
-    monitor : Monitor
-        Takes progress; can cancel.
-    start : Tensor, optional
-        Where to begin, as `Extension.scout` found it; otherwise that is searched for.
-    """
-
-    prepared: Prepared
-    levels: Levels
-    memory_bytes: int
-    monitor: Monitor
-    start: torch.Tensor | None = None
+    prepared: Prepared  # the images on the working grid, on the device where the work is to happen
+    levels: Levels  # their sampled similarities, shared with model selection
+    memory_bytes: int  # what the run may use
+    monitor: Monitor  # takes progress; can cancel
+    start: torch.Tensor | None = None  # where to begin, as `Extension.scout` found it; else that is searched for
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a method finds.
+    """What a method finds."""
 
-    Attributes
-    ----------
-    displacement_voxel : Tensor, (1, 3, D, H, W)
-        Fixed to moving, components (d, h, w) in voxels of the working grid.
-    maps : mapping of str to Tensor, (1, 1, D, H, W)
-        What else is known of each voxel, on the working grid, by the names of `MMRegCore.assessment.maps`.
-    affine : bool
-        Whether the linear part of the result may scale and shear.
-    start : Tensor, optional
-        Where it began, as `Extension.scout` tells it.
-    """
-
+    # (1, 3, D, H, W): fixed to moving, components (d, h, w) in voxels of the working grid.
     displacement_voxel: torch.Tensor
+    # (1, 1, D, H, W) on the working grid: what else is known of each voxel, by the names of `assessment.maps`.
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    affine: bool = False
-    start: torch.Tensor | None = None
+    affine: bool = False  # whether the linear part of the result may scale and shear
+    start: torch.Tensor | None = None  # where it began, as `Extension.scout` tells it
 
     def cpu(self) -> Solution:
         """The same on the CPU."""
@@ -71,27 +47,13 @@ class Solution:
 
 @dataclass(frozen=True)
 class Extension:
-    """A second search, which looks further, where the result of the first would be rejected.
+    """A second search, which looks further, where the result of the first would be rejected."""
 
-    Attributes
-    ----------
-    settings : Settings
-        Of the method.
-    further_mm : float
-        How much further it looks.
-    spacing_mm : float
-        Voxel size of the working grid that suffices for looking.
-    scout : callable
-        From the `Problem` on such a grid and the settings to where to begin.
-    is_new : callable
-        Whether a first such place is another one than a second.
-    """
-
-    settings: Settings
-    further_mm: float
-    spacing_mm: float
-    scout: Callable[[Problem, Any], torch.Tensor]
-    is_new: Callable[[torch.Tensor, torch.Tensor], bool]
+    settings: Settings  # of the method
+    further_mm: float  # how much further it looks
+    spacing_mm: float  # voxel size of the working grid that suffices for looking
+    scout: Callable[[Problem, Any], torch.Tensor]  # from the `Problem` on such a grid and the settings to a beginning
+    is_new: Callable[[torch.Tensor, torch.Tensor], bool]  # whether a first beginning is another one than a second
 
 
 def _never(settings: Any) -> None:  # noqa: ANN401
@@ -103,19 +65,10 @@ class Method:
     """One registration method.
 
     A method's module imports torch and what needs it within ``solve``, so that help and forms need not wait for it.
-
-    Attributes
-    ----------
-    name : str
-        As settings, presets and the command line call it.
-    settings : type of Settings
-    solve : callable
-        From a `Problem` and the settings to a `Solution`.
-    extended : callable
-        From the settings to the second search; None where there is none.
     """
 
-    name: str
+    name: str  # as settings, presets and the command line call it
     settings: type[Settings]
-    solve: Callable[[Problem, Any], Solution]
+    solve: Callable[[Problem, Any], Solution]  # from a `Problem` and the settings to a `Solution`
+    # From the settings to the second search; None where there is none.
     extended: Callable[[Any], Extension | None] = _never
