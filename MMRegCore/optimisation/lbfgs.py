@@ -42,6 +42,7 @@ def minimise(
     first_step: float,
     tolerance: float,
     history: int = 10,
+    at_once: int | None = None,
     report: Callable[[float], None] | None = None,
 ) -> list[Minimum]:
     """Minimise a smooth function by limited-memory BFGS with backtracking (Nocedal and Wright 2006, ch. 7).
@@ -62,6 +63,8 @@ def minimise(
         Ends when an iteration lowers the value by less.
     history : int
         Pairs of steps and gradient changes that are kept.
+    at_once : int, optional
+        Points that are evaluated in one call at most; all when None.
     report : callable, optional
         Called with the share that is done, about; may raise to cancel.
     """
@@ -73,7 +76,10 @@ def minimise(
         if report is not None:
             report(min(calls / (iterations + 1), 1.0))
         calls += 1
-        answers = _values_and_gradients(objective, torch.stack(list(wanted.values())))
+        points = torch.stack(list(wanted.values()))
+        answers = [
+            answer for some in points.split(at_once or len(points)) for answer in _values_and_gradients(objective, some)
+        ]
         for number, answer in zip(list(wanted), answers, strict=True):
             try:
                 wanted[number] = descents[number].send(answer)

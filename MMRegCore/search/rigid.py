@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import torch
 
@@ -19,10 +20,15 @@ _STEP_MM = 6.0
 # and from each further level.
 _OF, _REFINED = 12, 10
 _KEPT = (4, 2)
-# Translations that are tried in one call.
-_AT_ONCE = 16
+# Samples that are compared in one call, of all motions together: more is no faster and takes memory.
+_SAMPLES_AT_ONCE = 300_000
 # Two candidates nearer than this, in expected sizes of the motion, are one.
 _SAME = 0.35
+
+
+class _Level(NamedTuple):
+    cost: Objective
+    at_once: int  # motions that are compared in one call
 
 
 def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, monitor: Monitor) -> torch.Tensor:
@@ -40,12 +46,18 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     monitor : Monitor
     """
     sampled = levels.all(settings.similarity, settings.sampling_spacing_mm, settings.half_width)
-    costs = [posterior_cost(level, model, settings.effective_sample_size) for level in sampled]
+    searched = [
+        _Level(
+            posterior_cost(level, model, settings.effective_sample_size),
+            max(_SAMPLES_AT_ONCE // max(len(level.points), 1), 1),
+        )
+        for level in sampled
+    ]
     voxel_mm = levels.prepared.spacing_mm
-    starts = _translations(costs[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
-    best = _refined(costs[:-1] or costs, starts, model, monitor)
+    starts = _translations(searched[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
+    best = _refined(searched[:-1] or searched, starts, model, monitor)
     with torch.no_grad():
-        return best[int(costs[-1](torch.stack(best)).argmin())]
+        return best[int(_values(searched[-1], torch.stack(best)).argmin())]
 
 
 def posterior_cost(sampled: SampledSimilarity, model: MotionModel, effective_sample_size: float) -> Objective:
@@ -60,31 +72,42 @@ def posterior_cost(sampled: SampledSimilarity, model: MotionModel, effective_sam
 
 
 def _refined(
-    costs: Sequence[Objective], starts: list[torch.Tensor], model: MotionModel, monitor: Monitor
+    levels: Sequence[_Level], starts: list[torch.Tensor], model: MotionModel, monitor: Monitor
 ) -> list[torch.Tensor]:
     """The best candidates, (12,) each, at the last of the levels."""
     none = torch.zeros(LINEAR, device=model.centre.device)
-    for number, cost in enumerate(costs):
+    for number, level in enumerate(levels):
 
         def report(share: float, number: int = number) -> None:
-            monitor.report("rigid search", (number + share) / len(costs))
+            monitor.report("rigid search", (number + share) / len(levels))
 
-        found = minimise(cost, [none, *starts], iterations=15, first_step=0.25, tolerance=1e-4, report=report)
+        found = minimise(
+            level.cost,
+            [none, *starts],
+            iterations=15,
+            first_step=0.25,
+            tolerance=1e-4,
+            at_once=level.at_once,
+            report=report,
+        )
         best = _distinct(found)[: _KEPT[min(number, len(_KEPT) - 1)]]
         starts = [candidate.parameters for candidate in best]
     return starts
 
 
-def _translations(cost: Objective, model: MotionModel, search_range: float, step: float) -> list[torch.Tensor]:
+def _translations(level: _Level, model: MotionModel, search_range: float, step: float) -> list[torch.Tensor]:
     """The best translations (12,) on a grid of half-width ``search_range`` voxels, tried without refinement."""
     count = int(search_range // step)
     steps = [n * step / model.translation for n in range(-count, count + 1)]
     tried = torch.zeros(len(steps) ** 3, LINEAR, device=model.centre.device)
     tried[:, :3] = torch.tensor(list(product(steps, repeat=3)))
     with torch.no_grad():
-        values = torch.cat([cost(some) for some in tried.split(_AT_ONCE)])
-    kept = values.argsort(stable=True)[: max(len(tried) // _OF, _REFINED)]
+        kept = _values(level, tried).argsort(stable=True)[: max(len(tried) // _OF, _REFINED)]
     return list(tried[kept])
+
+
+def _values(level: _Level, parameters: torch.Tensor) -> torch.Tensor:
+    return torch.cat([level.cost(some) for some in parameters.split(level.at_once)])
 
 
 def _distinct(found: Sequence[Minimum]) -> list[Minimum]:

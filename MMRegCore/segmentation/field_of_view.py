@@ -48,8 +48,9 @@ def replicate_edge(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     distance = sitk.DanielssonDistanceMapImageFilter()
     distance.SetInputIsBinary(True)
     distance.SetUseImageSpacing(False)
-    distance.Execute(sitk.GetImageFromArray(mask.cpu().numpy().astype(np.uint8)))
-    offset = torch.from_numpy(sitk.GetArrayFromImage(distance.GetVectorDistanceMap()))
+    # The filter goes wrong at the border of its image: give it one that is not ours.
+    distance.Execute(sitk.GetImageFromArray(np.pad(mask.cpu().numpy().astype(np.uint8), 1)))
+    offset = torch.from_numpy(sitk.GetArrayFromImage(distance.GetVectorDistanceMap())[1:-1, 1:-1, 1:-1])
     index = torch.meshgrid(*(torch.arange(n) for n in image.shape), indexing="ij")
     nearest = tuple(
         (index[axis] + offset[..., 2 - axis]).clamp(0, image.shape[axis] - 1).to(image.device) for axis in range(3)

@@ -69,6 +69,12 @@ def test_starts_are_followed_together_as_they_are_alone() -> None:
     together = minimise(counted, starts, iterations=40, first_step=0.1, tolerance=0)
     assert calls[0] == 3
     assert calls[-1] < 3
+    calls.clear()
+    by_two = minimise(counted, starts, iterations=40, first_step=0.1, tolerance=0, at_once=2)
+    assert calls[:2] == [2, 1]
+    assert max(calls) == 2
     for start, found in zip(starts, together, strict=True):
         (alone,) = minimise(rosenbrock, [start], iterations=40, first_step=0.1, tolerance=0)
         torch.testing.assert_close(found.parameters, alone.parameters)
+    for found, other in zip(together, by_two, strict=True):
+        torch.testing.assert_close(found.parameters, other.parameters)
