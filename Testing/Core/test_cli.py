@@ -153,6 +153,28 @@ class TestRegister:
         assert all(line["stage"] for line in progress)
         assert lines[-1]["event"] == "done"
 
+    def test_the_transform_is_there_before_the_rest(self, case, tmp_path, capsys, monkeypatch):
+        seen = {}
+
+        def found(screen, file, verdict):
+            seen["points"] = read_transform(file).apply([[1.0, 2.0, 3.0]])
+            seen["output"] = [path.name for path in (tmp_path / "out").iterdir()]
+            original(screen, file, verdict)
+
+        original = JsonScreen.found
+        monkeypatch.setattr(JsonScreen, "found", found)
+        arguments = ["register", "--fixed", case["us"], "--moving", case["t1"], *QUICK, "--json-progress"]
+        assert main([str(text) for text in [*arguments, "--output", tmp_path / "out"]]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        (at,) = [number for number, line in enumerate(lines) if line["event"] == "transform"]
+        assert any(line["event"] == "progress" for line in lines[at + 1 :])
+        # Only a folder that is being filled: what is in it appears all together.
+        assert len(seen["output"]) == 1
+        assert lines[at]["file"] == str(tmp_path / "out" / seen["output"][0] / "transform.h5")
+        result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+        assert lines[at]["verdict"] == result["quality"]["verdict"]
+        assert np.array_equal(read_transform(tmp_path / "out" / "transform.h5").apply([[1.0, 2.0, 3.0]]), seen["points"])
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     @pytest.mark.parametrize("stage", ["preparing", "rigid search", "deformation", "model selection", "quality maps"])
     def test_signal_cancels_at_any_stage_and_leaves_nothing(self, case, tmp_path, capsys, monkeypatch, stage, number):
