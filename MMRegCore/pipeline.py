@@ -31,6 +31,7 @@ from MMRegCore.search.model_selection import select_model
 from MMRegCore.search.sampled import Levels
 from MMRegCore.search.selection import ModelSelection
 from MMRegCore.segmentation.field_of_view import with_field_of_view
+from MMRegCore.threads import at_most
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
 from MMRegCore.volume import Volume, distinctly_named
 
@@ -187,7 +188,9 @@ def _scouted(run: _Run, settings: RegistrationSettings, extension: Extension, mo
     """Where the second search begins, found on a coarse working grid."""
     prepared = _prepared(run, replace(settings, working_spacing_mm=extension.spacing_mm))
     with _timed(run.timings, "solve"):
-        return _on_device(run, prepared, lambda problem: extension.scout(problem, settings.options).cpu(), monitor)
+        return _on_device(
+            run, settings, prepared, lambda problem: extension.scout(problem, settings.options).cpu(), monitor
+        )
 
 
 def _attempt(
@@ -196,7 +199,8 @@ def _attempt(
     """Prepare, solve, and select among what can be defended."""
     prepared = _prepared(run, settings)
     with _timed(run.timings, "solve"):
-        return _on_device(run, prepared, partial(_solve, settings=settings, start=start), monitor.part(0.06, 1.0))
+        solve = partial(_solve, settings=settings, start=start)
+        return _on_device(run, settings, prepared, solve, monitor.part(0.06, 1.0))
 
 
 def _prepared(run: _Run, settings: RegistrationSettings) -> Prepared:
@@ -211,20 +215,24 @@ def _prepared(run: _Run, settings: RegistrationSettings) -> Prepared:
         )
 
 
-def _on_device(run: _Run, prepared: Prepared, work: Callable[[Problem], _Found], monitor: Monitor) -> _Found:
+def _on_device(
+    run: _Run, settings: RegistrationSettings, prepared: Prepared, work: Callable[[Problem], _Found], monitor: Monitor
+) -> _Found:
     """Do what there is to do; where the GPU's memory does not suffice, do it on the CPU and say so."""
+
+    def there(pair: Prepared) -> _Found:
+        memory = memory_budget_bytes(pair.fixed.image.device, run.memory_gb)
+        problem = Problem(pair, Levels(pair), memory, monitor)
+        with at_most(find_method(settings.method).threads(problem)):
+            return work(problem)
+
     try:
-        return work(_problem(run, prepared.to(run.device), monitor))
+        return there(prepared.to(run.device))
     except (torch.OutOfMemoryError, DeviceError):
         if run.device.type == "cpu":
             raise
         _log.warning("the memory of %s did not suffice; going on with the CPU", run.device)
-        return work(_problem(run, prepared, monitor))
-
-
-def _problem(run: _Run, prepared: Prepared, monitor: Monitor) -> Problem:
-    memory = memory_budget_bytes(prepared.fixed.image.device, run.memory_gb)
-    return Problem(prepared, Levels(prepared), memory, monitor)
+        return there(prepared)
 
 
 def _solve(problem: Problem, settings: RegistrationSettings, start: torch.Tensor | None) -> _Attempt:

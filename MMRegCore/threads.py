@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from MMRegCore.errors import InputError
 
@@ -39,3 +41,19 @@ def use_threads(count: int | None) -> None:
 
     torch.set_num_threads(count)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+
+
+@contextmanager
+def at_most(count: int | None) -> Iterator[None]:
+    """Let torch compute with no more threads than so many meanwhile; None leaves the number as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is None or count >= before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # In expected sizes of the motion, 3 to 4 mm.
 _APART = 0.7
+# A field of view of so many voxels of the working grid is worth several threads.
+_LARGE_VOXELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -82,4 +84,13 @@ def extended(settings: Lc2Settings) -> Extension | None:
     return Extension(wide, further_mm, search.sampling_spacing_mm[0] / 2, scout, is_new)
 
 
-METHOD = Method("lc2", Lc2Settings, solve, extended)
+def threads(problem: Problem) -> int | None:
+    """One, but for large fields of view.
+
+    Tens of thousands of samples are little work for each of many operations: a second thread gains nothing on idle
+    cores and loses much on busy ones. And with one thread results do not depend on how many there are.
+    """
+    return 1 if int((problem.prepared.fixed.weight > 0).sum()) < _LARGE_VOXELS else None
+
+
+METHOD = Method("lc2", Lc2Settings, solve, extended, threads)

@@ -60,6 +60,10 @@ def _never(settings: Any) -> None:  # noqa: ANN401
     return None
 
 
+def _all(problem: Problem) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Method:
     """One registration method.
@@ -72,3 +76,5 @@ class Method:
     solve: Callable[[Problem, Any], Solution]  # from a `Problem` and the settings to a `Solution`
     # From the settings to the second search; None where there is none.
     extended: Callable[[Any], Extension | None] = _never
+    # How many threads are worth their trouble on a CPU; None for all that there are.
+    threads: Callable[[Problem], int | None] = _all

@@ -173,7 +173,9 @@ class TestRegister:
         assert lines[at]["file"] == str(tmp_path / "out" / seen["output"][0] / "transform.h5")
         result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
         assert lines[at]["verdict"] == result["quality"]["verdict"]
-        assert np.array_equal(read_transform(tmp_path / "out" / "transform.h5").apply([[1.0, 2.0, 3.0]]), seen["points"])
+        assert np.array_equal(
+            read_transform(tmp_path / "out" / "transform.h5").apply([[1.0, 2.0, 3.0]]), seen["points"]
+        )
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     @pytest.mark.parametrize("stage", ["preparing", "rigid search", "deformation", "model selection", "quality maps"])
