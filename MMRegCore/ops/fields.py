@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from MMRegCore.ops.sampling import warp
 
+# Of a positive float that is not denormal.
+_SMALLEST = 1e-37
 SQUARINGS = 7
 
 
@@ -52,8 +54,12 @@ def jacobian_determinant(
 
 def gradient_magnitude(image: torch.Tensor) -> torch.Tensor:
     """Length of the central differences of (B, C, D, H, W), one-sided at the border; per voxel, not per mm."""
-    magnitude: torch.Tensor = torch.stack([_central(image, a) for a in (2, 3, 4) if image.shape[a] > 1]).norm(dim=0)
-    return magnitude
+    squares = torch.zeros_like(image)
+    for axis in (2, 3, 4):
+        if image.shape[axis] > 1:
+            squares = torch.addcmul(squares, *[_central(image, axis)] * 2)
+    # The root has no gradient at zero: flat regions get none.
+    return squares.clamp(min=_SMALLEST).sqrt() * (squares > 0)
 
 
 def integrate_velocity(velocity: torch.Tensor, squarings: int = SQUARINGS) -> torch.Tensor:
