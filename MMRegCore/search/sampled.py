@@ -13,6 +13,9 @@ from MMRegCore.prepare import Prepared
 from MMRegCore.similarity import patch_similarity
 from MMRegCore.similarity.protocol import Comparison, Local, Similarity
 
+# More tell nothing that these do not: at 0.75 mm the field of view of an ultrasound of 170 ml.
+_MOST_SAMPLES = 400_000
+
 
 @dataclass(frozen=True, eq=False)
 class SampledSimilarity:
@@ -64,9 +67,12 @@ class SampledSimilarity:
         prepared : Prepared
         measure : Similarity
         spacing_mm : float
-            Distance of the sample points; images are pooled to the next finer resolution.
+            Distance of the sample points, larger where the field of view would hold too many; images are pooled to the
+            next finer resolution.
         """
         voxel_mm = prepared.spacing_mm
+        volume_mm3 = float((prepared.fixed.weight > 0).sum()) * voxel_mm**3
+        spacing_mm = max(spacing_mm, (volume_mm3 / _MOST_SAMPLES) ** (1 / 3))
         stride = max(int(spacing_mm / voxel_mm + 1e-3), 1)
         step = max(spacing_mm / (stride * voxel_mm), 1.0)
         image, weight = avg_pool(prepared.fixed.image, stride), avg_pool(prepared.fixed.weight, stride)

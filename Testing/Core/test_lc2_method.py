@@ -145,6 +145,15 @@ class TestSampledSimilarity:
         (gradient,) = torch.autograd.grad(value, points)
         assert not gradient.any()
 
+    def test_a_large_field_of_view_is_sampled_more_coarsely(self, monkeypatch) -> None:
+        prepared, _ = made_up_pair()
+        every = sampled_at(prepared)
+        monkeypatch.setattr("MMRegCore.search.sampled._MOST_SAMPLES", len(every.points) // 4)
+        some = sampled_at(prepared)
+        assert len(every.points) / 6 < len(some.points) < len(every.points) / 3
+        assert some.patch_spacing_mm > 1.4 * every.patch_spacing_mm
+        assert float(some.mean(some.points)) == pytest.approx(float(every.mean(every.points)), rel=0.3)
+
     def test_every_level_is_made_once(self) -> None:
         levels = Levels(made_up_pair()[0])
         coarse, fine = levels.all("lc2", (2.0, 1.0), (2, 2))
