@@ -65,7 +65,10 @@ def minimise(
     report : callable, optional
         Called with the share that is done, about; may raise to cancel.
     """
-    descents = [_descent(start.detach(), iterations, first_step, tolerance, history) for start in starts]
+    # Their arithmetic is small, and asks for numbers all the time: it is done on the host.
+    device = starts[0].device
+    points = torch.stack(list(starts)).detach().cpu()
+    descents = [_descent(point, iterations, first_step, tolerance, history) for point in points]
     wanted = {number: next(descent) for number, descent in enumerate(descents)}
     found: dict[int, Minimum] = {}
     calls = 0
@@ -73,12 +76,12 @@ def minimise(
         if report is not None:
             report(min(calls / (iterations + 1), 1.0))
         calls += 1
-        answers = _values_and_gradients(objective, torch.stack(list(wanted.values())))
+        answers = _values_and_gradients(objective, torch.stack(list(wanted.values())).to(device))
         for number, answer in zip(list(wanted), answers, strict=True):
             try:
                 wanted[number] = descents[number].send(answer)
             except StopIteration as ended:
-                found[number] = ended.value
+                found[number] = Minimum(ended.value.parameters.to(device), ended.value.value)
                 del wanted[number]
     return [found[number] for number in range(len(descents))]
 
@@ -124,7 +127,9 @@ def _values_and_gradients(objective: Objective, points: torch.Tensor) -> list[tu
     variable = points.requires_grad_(True)
     values = objective(variable)
     (gradients,) = torch.autograd.grad(values.sum(), variable)
-    return list(zip(values.tolist(), gradients, strict=True))
+    # One copy: a GPU is waited for once.
+    rows, last = torch.cat([gradients.flatten(), values.detach()]).cpu().split((gradients.numel(), len(values)))
+    return list(zip(last.tolist(), rows.reshape(points.shape), strict=True))
 
 
 def _direction(

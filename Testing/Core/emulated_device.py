@@ -1,8 +1,8 @@
 """An accelerator that is not there: tensors that say that they are on ``cuda:0``, and are computed on the CPU.
 
 To PyTorch's own code they are on the device 'meta', which autograd can do without an accelerator; `device` says
-``cuda:0`` to whoever asks in Python.  What a GPU would refuse is refused (tensors of two devices in one operation, random
-numbers of the CPU's stream, conversion to numpy), and what would make the program wait for it is counted.
+``cuda:0`` to whoever asks in Python.  What a GPU would refuse is refused (tensors of two devices in one operation,
+random numbers of the CPU's stream, conversion to numpy), and what would make the program wait for it is counted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from MMRegCore.ops.constants import constant
 
 CUDA, _INNER, _CPU = torch.device("cuda", 0), torch.device("meta"), torch.device("cpu")
 _aten = torch.ops.aten
@@ -53,6 +55,9 @@ class OnDevice(torch.Tensor):
 
     def tolist(self):
         return self.cpu().tolist()
+
+    def numpy(self, **_):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy; Tensor.cpu() copies it to the host first")
 
     def new_tensor(self, *args, **options):
         return torch.tensor(*args, **{"dtype": self.dtype, "device": CUDA, **options})
@@ -229,4 +234,5 @@ def emulated_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traffic]:
         # What they make goes past the operations above.
         for name in ("tensor", "as_tensor"):
             patch.setattr(torch, name, _by_way_of_the_cpu(getattr(torch, name)))
+        constant.cache_clear()  # what was made on a device that is gone
         yield traffic
