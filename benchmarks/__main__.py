@@ -1,7 +1,7 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns`` and ``house`` take options; ``house`` compares two checkouts and runs on request only.
-``train-masr-net`` makes the weights that the package comes with.
+``accuracy``, ``dns`` and ``house`` take options; ``house`` compares two checkouts and runs on request only, as ``gpu``,
+which needs one.  ``train-masr-net`` makes the weights that the package comes with.
 """
 
 import sys
@@ -14,6 +14,7 @@ from benchmarks import (
     case24,
     dns,
     fusion,
+    gpu,
     house,
     known_truth,
     learned,
@@ -51,6 +52,8 @@ def main() -> int:
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()
         return 0
+    if sys.argv[1:] == ["gpu"]:
+        return gpu.main()
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:

@@ -110,9 +110,12 @@ class _Arithmetic(TorchDispatchMode):
             return func(*args, **kwargs)
         if func is _aten.copy_.default:
             self._count(to_host=isinstance(args[1], OnDevice), copied=len(set(on_device)) == 2)
-        else:
-            _refuse(func, args, kwargs, tensors)
-            self._count(to_host=True, copied=_waits(func, args, kwargs))
+            return _run(func, args, kwargs)
+        if func in _INDEXING and isinstance(args[0], OnDevice):  # it takes indices from the host
+            self._count(to_host=False, copied=not all(isinstance(index, OnDevice) for index in _tensors(args[1])))
+            tensors = list(_tensors((args[0], *args[2:])))
+        _refuse(func, kwargs, tensors)
+        self._count(to_host=True, copied=_waits(func, args, kwargs))
         return _run(func, args, kwargs)
 
     def _converted(self, tensor, device=None, **options):
@@ -169,11 +172,9 @@ def _tensors(values):
             yield from _tensors(value)
 
 
-def _refuse(func, args, kwargs, tensors) -> None:
-    """What a GPU would refuse."""
-    strangers = [tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.ndim]
-    # It takes indices from the host.
-    if strangers and not (func in _INDEXING and isinstance(args[0], OnDevice)):
+def _refuse(func, kwargs, tensors) -> None:
+    """What a GPU would refuse; it takes single numbers from the host."""
+    if any(tensor.ndim and not isinstance(tensor, OnDevice) for tensor in tensors):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu: {func}")
     if func in _ABSENT:
         raise NotImplementedError(f"{func} does not exist on CUDA")

@@ -1,5 +1,6 @@
 """All that runs on a GPU, on one that is emulated and on a real one where there is one; how often the host waits."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.__main__ import main as benchmarks
 from emulated_device import CUDA, OnDevice, Traffic, emulated_device
 from MMRegCore import register
 from MMRegCore.config import RegistrationSettings, load_preset, with_changes
@@ -72,7 +74,7 @@ SMALL_NETWORKS = {
     "masr-net": {"channels": "2,2,2,2"},
 }
 SMALL_TRAININGS = {
-    "multiprop": {"label_weight": "0.5", "bilevel.every": "1"},
+    "multiprop": {"training.steps": "2", "label_weight": "0.5", "bilevel.every": "1"},
     "masr-net": {"samples": "20", "validation_pairs": "1", "patches.crop_voxel": "16"},
 }
 
@@ -271,7 +273,12 @@ class TestEmulation:
     def test_devices_do_not_mix(self, traffic):
         here, there = torch.ones(3), torch.ones(3, device=CUDA)
         assert str(there.device) == "cuda:0"
-        for mixed in (lambda: here + there, lambda: there.add_(here), lambda: torch.stack([here, there])):
+        for mixed in (
+            lambda: here + there,
+            lambda: there.add_(here),
+            lambda: torch.stack([here, there]),
+            lambda: here[there.long()],
+        ):
             with pytest.raises(RuntimeError, match="same device"):
                 mixed()
         assert (there * torch.tensor(2.0)).tolist() == [2, 2, 2]
@@ -310,3 +317,10 @@ class TestEmulation:
         assert sum(counted.to_device.values()) == 1
         waiting(there)
         assert counted.total() == count
+
+
+def test_the_benchmark_needs_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu"])
+    assert benchmarks() == 2
+    assert capsys.readouterr().err.startswith("expected a GPU; PyTorch")
