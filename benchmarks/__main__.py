@@ -1,7 +1,7 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns``, ``speed`` and ``house`` take options; ``house`` compares two checkouts and runs on request only.
-``status`` lists the results that are older than the code that they measure.
+``accuracy``, ``dns``, ``speed`` and ``house`` take options; ``house`` compares two checkouts and runs on request only,
+as ``gpu``, which needs one.  ``status`` lists the results that are older than the code that they measure.
 ``train-masr-net`` makes the weights that the package comes with.
 """
 
@@ -15,6 +15,7 @@ from benchmarks import (
     case24,
     dns,
     fusion,
+    gpu,
     house,
     known_truth,
     learned,
@@ -57,6 +58,8 @@ def main() -> int:
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()
         return 0
+    if sys.argv[1:] == ["gpu"]:
+        return gpu.main()
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from MMRegCore.ops.constants import per_axis
+
 _SLOPE = 0.2
 
 
@@ -89,8 +91,7 @@ def affine_map(matrices: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         Voxels (d, h, w) of a grid of that size.
     """
     shape = positions.shape[2:]
-    middle = torch.tensor([(n - 1) / 2 for n in shape], dtype=positions.dtype, device=positions.device)
-    middle = middle.reshape(1, 3, 1, 1, 1)
+    middle = per_axis(tuple((n - 1) / 2 for n in shape), positions)
     centred = (positions - middle).expand(len(matrices), -1, -1, -1, -1)
     translation = max(shape) / 2 * matrices[..., 3].reshape(-1, 3, 1, 1, 1)
     return torch.einsum("bij,bjdhw->bidhw", matrices[..., :3], centred) + translation + middle

@@ -24,6 +24,7 @@ from MMRegCore.networks.intensity import unit_range
 from MMRegCore.networks.masrnet import MasrNet, MasrNetSettings
 from MMRegCore.networks.protocol import RegistrationNetwork, RegistrationNetworkSettings
 from MMRegCore.ops import integrate_velocity, upsample_field, warp
+from MMRegCore.ops.constants import per_axis
 from MMRegCore.settings import setting
 
 LEVELS = 3
@@ -148,9 +149,8 @@ class _Level(nn.Module):
             volume = block(volume)
         features = leaky_relu(self.up(volume))
         field = F.softsign(to_float32(self.flow(self.decoder(torch.cat([features, skipped], dim=1)))))
-        largest = [self._range * (n - 1) / 2 for n in field.shape[2:]]
-        scale = torch.tensor(largest, dtype=field.dtype, device=field.device).reshape(1, 3, 1, 1, 1)
-        return field * scale, features
+        largest = tuple(self._range * (n - 1) / 2 for n in field.shape[2:])
+        return field * per_axis(largest, field), features
 
 
 class _Residual(nn.Module):

@@ -12,6 +12,7 @@ from MMRegCore.ops.fields import (
     upsample_field,
 )
 from MMRegCore.ops.filters import avg_pool, box_mean, gaussian_blur, upsample
+from MMRegCore.ops.matrices import matrix_exp
 from MMRegCore.ops.patches import Lattice, Patches
 from MMRegCore.ops.points import PointSampler
 from MMRegCore.ops.rotation import rotation_angle, rotation_matrix
@@ -34,6 +35,7 @@ __all__ = [
     "inside",
     "integrate_velocity",
     "jacobian_determinant",
+    "matrix_exp",
     "positions_between",
     "resize",
     "rotation_angle",

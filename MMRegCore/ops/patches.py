@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,11 @@ class Lattice:
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """(1, C, d, h, w): values (N, C) of the samples at their cells, zero elsewhere."""
-        return _spread(values, self.active)
+        return _spread(values, self._places, self.active.shape)
+
+    @cached_property
+    def _places(self) -> torch.Tensor:
+        return _places(self.active)
 
     def collect(self, volume: torch.Tensor) -> torch.Tensor:
         """(N, C): what a volume (1, C, d, h, w) has at the active cells."""
@@ -72,13 +77,21 @@ class Patches:
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """(1, C, a, b, c): values (P, C) of the patches at their places, zero elsewhere."""
-        return _spread(values, self.kept)
+        return _spread(values, self._places, self.kept.shape)
+
+    @cached_property
+    def _places(self) -> torch.Tensor:
+        return _places(self.kept)
 
 
-def _spread(values: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-    volume = values.new_zeros(values.shape[1], active.numel())
-    index = active.flatten().nonzero()[:, 0]
-    return volume.index_copy(1, index, values.t()).reshape(1, -1, *active.shape)
+def _places(active: torch.Tensor) -> torch.Tensor:
+    """(N,): flat indices of the active cells; a GPU is waited for, so once."""
+    return active.flatten().nonzero()[:, 0]
+
+
+def _spread(values: torch.Tensor, places: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    volume = values.new_zeros(values.shape[1], shape.numel())
+    return volume.index_copy(1, places, values.t()).reshape(1, -1, *shape)
 
 
 def _numbered(active: torch.Tensor) -> torch.Tensor:
@@ -100,9 +113,11 @@ def _dilated(kept: torch.Tensor, axis: int, size: int, half_width: int, stride: 
     moved = kept.movedim(axis, -1)
     reached = moved.new_zeros(*moved.shape[:-1], size)
     for offset in range(-half_width, half_width + 1):
-        places = torch.arange(moved.shape[-1], device=kept.device) * stride + offset
-        valid = (places >= 0) & (places < size)
-        reached[..., places[valid]] |= moved[..., valid]
+        # The patches whose cell at this offset lies within.
+        first, stop = max(-(offset // stride), 0), min(-((offset - size) // stride), moved.shape[-1])
+        if first < stop:
+            begin = first * stride + offset
+            reached[..., begin : begin + (stop - first - 1) * stride + 1 : stride] |= moved[..., first:stop]
     return reached.movedim(-1, axis)
 
 

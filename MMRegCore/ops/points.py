@@ -8,6 +8,7 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
+from MMRegCore.ops.constants import constant
 from MMRegCore.ops.gradient import Backward, with_gradient
 
 
@@ -28,7 +29,7 @@ class PointSampler:
 
     def covers(self, points: torch.Tensor) -> torch.Tensor:
         """(N, 1), bool: whether points (N, 3) lie within the outer voxel faces."""
-        last = torch.tensor(self.shape, dtype=points.dtype, device=points.device) - 0.5
+        last = constant(self.shape, points.device, points.dtype) - 0.5
         return ((points >= -0.5) & (points <= last)).all(dim=1, keepdim=True)
 
     def __call__(self, points: torch.Tensor) -> torch.Tensor:
@@ -70,15 +71,15 @@ def corners(points: torch.Tensor, shape: Sequence[int]) -> tuple[torch.Tensor, t
     within : Tensor, (N, 3), bool
         Whether the point was left where it is, along each axis.
     """
-    last = torch.tensor([n - 1 for n in shape], dtype=points.dtype, device=points.device)
+    last = constant(tuple(n - 1 for n in shape), points.device, points.dtype)
     clamped = points.clamp(min=torch.zeros_like(last), max=last)
     low = clamped.floor().clamp(max=(last - 1).clamp(min=0))
-    strides = torch.tensor([shape[1] * shape[2], shape[2], 1], device=points.device)
+    strides = (shape[1] * shape[2], shape[2], 1)
     # An axis of one voxel has no second one.
-    steps = [int(stride) if n > 1 else 0 for stride, n in zip(strides.tolist(), shape, strict=True)]
-    offsets = [d + h + w for d in (0, steps[0]) for h in (0, steps[1]) for w in (0, steps[2])]
-    first = (low.long() * strides).sum(dim=1, keepdim=True)
-    return first + torch.tensor(offsets, device=points.device), clamped - low, clamped == points
+    steps = [stride if n > 1 else 0 for stride, n in zip(strides, shape, strict=True)]
+    offsets = tuple(d + h + w for d in (0, steps[0]) for h in (0, steps[1]) for w in (0, steps[2]))
+    first = (low.long() * constant(strides, points.device, torch.int64)).sum(dim=1, keepdim=True)
+    return first + constant(offsets, points.device, torch.int64), clamped - low, clamped == points
 
 
 def corner_weights(fraction: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from MMRegCore.geometry import Array, Grid, ijk_target_from_source
+from MMRegCore.ops.constants import per_axis
 
 Mode = Literal["bilinear", "nearest"]
 Padding = Literal["border", "zeros"]
@@ -40,7 +41,7 @@ def sample(
     -------
     Tensor, (B, C, d, h, w)
     """
-    size = torch.tensor(image.shape[2:], dtype=positions.dtype, device=positions.device).reshape(1, 3, 1, 1, 1)
+    size = per_axis(image.shape[2:], positions)
     # PyTorch's order is (w, h, d), its range [-1, 1] from outer face to outer face.
     grid = ((2 * positions + 1) / size - 1).flip(1).permute(0, 2, 3, 4, 1)
     count = torch.get_num_threads()
@@ -96,5 +97,5 @@ def positions_between(source: Grid, target: Grid, source_from_target_ras: Array 
 
 def inside(positions: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """(B, 1, d, h, w) bool: whether positions (B, 3, d, h, w) lie within the outer voxel faces of a volume."""
-    size = torch.tensor(list(shape), dtype=positions.dtype, device=positions.device).reshape(1, 3, 1, 1, 1)
+    size = per_axis(tuple(shape), positions)
     return ((positions >= -0.5) & (positions <= size - 0.5)).all(dim=1, keepdim=True)

@@ -7,6 +7,8 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
+from MMRegCore.ops.constants import constant
+
 # Half-width of two 3³ averages in a row.
 SMOOTHING_MARGIN = 2
 
@@ -19,7 +21,7 @@ Part = tuple[slice, slice, slice]
 def displacement_candidates(half_width: int, device: torch.device | None = None) -> torch.Tensor:
     """(K, 3), K = (2·half_width + 1)³: every displacement (d, h, w) in grid steps, w fastest."""
     steps = range(-half_width, half_width + 1)
-    return torch.tensor(list(product(steps, repeat=3)), dtype=torch.float32, device=device)
+    return constant(tuple(product(steps, repeat=3)), device or torch.device("cpu"))
 
 
 def matching_terms(

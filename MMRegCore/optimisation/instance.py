@@ -10,6 +10,7 @@ import torch
 
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import avg_pool, box_mean, diffusion_energy, integrate_velocity, resize, upsample
+from MMRegCore.ops.constants import per_axis
 from MMRegCore.optimisation.adam import Adam, DescriptorDistance
 from MMRegCore.optimisation.settings import InstanceSettings
 
@@ -117,6 +118,4 @@ def _displacement(parameter: torch.Tensor, parametrisation: Parametrisation) -> 
 
 def _in_voxels(parameter: torch.Tensor) -> torch.Tensor:
     """From halves of the grid's length, edge to edge, to voxels."""
-    halves = parameter.new_tensor(parameter.shape[2:]) / 2
-    voxels: torch.Tensor = parameter * halves.reshape(1, 3, 1, 1, 1)
-    return voxels
+    return parameter * (per_axis(parameter.shape[2:], parameter) / 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from MMRegCore.ops import warp
+from MMRegCore.ops.constants import per_axis
 
 
 def make_inverse_consistent(
@@ -27,7 +28,7 @@ def inverse_consistency_error(
     forward: torch.Tensor, backward: torch.Tensor, spacing_dhw: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> torch.Tensor:
     """(1, 1, D, H, W): length of ``u + v∘(id + u)``, in the unit of ``spacing_dhw``; 0 where each undoes the other."""
-    scale = forward.new_tensor(spacing_dhw).reshape(1, 3, 1, 1, 1)
+    scale = per_axis(spacing_dhw, forward)
     missed = (forward + warp(backward, forward)) * scale
     length: torch.Tensor = torch.linalg.vector_norm(missed, dim=1, keepdim=True)
     return length

@@ -68,7 +68,10 @@ def minimise(
     report : callable, optional
         Called with the share that is done, about; may raise to cancel.
     """
-    descents = [_descent(start.detach(), iterations, first_step, tolerance, history) for start in starts]
+    # Their arithmetic is small, and asks for numbers all the time: it is done on the host.
+    device = starts[0].device
+    points = torch.stack(list(starts)).detach().cpu()
+    descents = [_descent(point, iterations, first_step, tolerance, history) for point in points]
     wanted = {number: next(descent) for number, descent in enumerate(descents)}
     found: dict[int, Minimum] = {}
     calls = 0
@@ -78,13 +81,15 @@ def minimise(
         calls += 1
         points = torch.stack(list(wanted.values()))
         answers = [
-            answer for some in points.split(at_once or len(points)) for answer in _values_and_gradients(objective, some)
+            answer
+            for some in points.split(at_once or len(points))
+            for answer in _values_and_gradients(objective, some.to(device))
         ]
         for number, answer in zip(list(wanted), answers, strict=True):
             try:
                 wanted[number] = descents[number].send(answer)
             except StopIteration as ended:
-                found[number] = ended.value
+                found[number] = Minimum(ended.value.parameters.to(device), ended.value.value)
                 del wanted[number]
     return [found[number] for number in range(len(descents))]
 
@@ -130,7 +135,9 @@ def _values_and_gradients(objective: Objective, points: torch.Tensor) -> list[tu
     variable = points.requires_grad_(True)
     values = objective(variable)
     (gradients,) = torch.autograd.grad(values.sum(), variable)
-    return list(zip(values.tolist(), gradients, strict=True))
+    # One copy: a GPU is waited for once.
+    rows, last = torch.cat([gradients.flatten(), values.detach()]).cpu().split((gradients.numel(), len(values)))
+    return list(zip(last.tolist(), rows.reshape(points.shape), strict=True))
 
 
 def _direction(

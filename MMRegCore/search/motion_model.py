@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from MMRegCore.ops import RowSums, identity_positions, sample
+from MMRegCore.ops import RowSums, identity_positions, matrix_exp, sample
 from MMRegCore.ops.points import corner_weights, corners
 from MMRegCore.prepare import Prepared
 from MMRegCore.search.settings import MotionPriorSettings
@@ -127,7 +127,7 @@ class MotionModel:
         x, y, z = (parameters[..., 3:6] * self.rotation).unbind(-1)
         xx, yy, zz, xy, xz, yz = (parameters[..., 6:LINEAR] * self.scale_shear).unbind(-1)
         rows = torch.stack([xx, xy - z, xz + y, xy + z, yy, yz - x, xz - y, yz + x, zz], dim=-1)
-        return torch.matrix_exp(rows.unflatten(-1, (3, 3))), parameters[..., :3] * self.translation
+        return matrix_exp(rows.unflatten(-1, (3, 3))), parameters[..., :3] * self.translation
 
     def control(self, parameters: torch.Tensor) -> torch.Tensor:
         """(..., n, 3): displacement of the control points in voxels."""

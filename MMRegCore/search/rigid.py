@@ -112,8 +112,10 @@ def _values(level: _Level, parameters: torch.Tensor) -> torch.Tensor:
 
 def _distinct(found: Sequence[Minimum]) -> list[Minimum]:
     """Best first, each once."""
-    kept: list[Minimum] = []
-    for candidate in sorted(found, key=lambda minimum: minimum.value):
-        if all(float((candidate.parameters - other.parameters).norm()) > _SAME for other in kept):
-            kept.append(candidate)
-    return kept
+    ordered = sorted(found, key=lambda minimum: minimum.value)
+    places = torch.stack([minimum.parameters for minimum in ordered]).cpu()
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        if all(float((place - places[other]).norm()) > _SAME for other in kept):
+            kept.append(number)
+    return [ordered[number] for number in kept]

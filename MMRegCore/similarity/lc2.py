@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from MMRegCore.ops import Lattice, Patches, box_mean, gradient_magnitude
+from MMRegCore.ops.constants import constant
 from MMRegCore.ops.gradient import Backward, with_gradient
 from MMRegCore.similarity.protocol import Comparison, Local, Similarity
 
@@ -200,7 +201,7 @@ def _explained(moments: torch.Tensor) -> tuple[torch.Tensor, Backward]:
         offset = sum((b * m for b, m in zip(beta, regressor_means, strict=True)), -mean)
         left = torch.stack([offset, one, *(-b for b in beta)])
         about = torch.stack([-mean, one, *(zero for _ in beta)])
-        first, second = torch.tensor(_pairs(len(left)), device=mean.device).t()
+        first, second = constant(tuple(_pairs(len(left))), mean.device, torch.int64).t()
         scale = gradient * (fraction < _LARGEST_FRACTION) / ((fit.variance + _RIDGE) * support.clamp(min=1e-6))
         # A product of two channels stands for two entries of the symmetric matrix.
         times = torch.where(first == second, 1, 2).reshape(-1, *[1] * mean.ndim)

@@ -320,6 +320,7 @@ class TestConduct:
         with pytest.raises(DeviceError, match=r"at least 0.1 GB; got 0.01"):
             register(fixed, moving, memory_gb=0.01)
 
+    @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
     @pytest.mark.parametrize("settings", [QUICK, QUICK_MCBO], ids=["default", "mcbo"])
     def test_gpu_agrees_with_cpu(self, fixed, moving, settings):

@@ -194,6 +194,7 @@ def test_masr_net_trains_resumes_and_loads_again(by_folder, tmp_path):
     assert str(tmp_path) not in json.dumps(card)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_masr_net_trains_on_a_gpu_in_mixed_precision(by_folder, tmp_path):
     scores = run_training(

@@ -81,9 +81,9 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torc
     # In place but where its gradient is asked for, which needs the channels as they were.
     channels = channels - smallest if channels.requires_grad else channels.sub_(smallest)
     noise = channels.mean(dim=1, keepdim=True)
-    level = noise.detach().mean()
+    level = float(noise.detach().mean())
     # Flat regions would divide by nothing: keep the noise within three decades of the image's mean.
-    noise = noise.clamp(min=float(level) * 1e-3, max=float(level) * 1e3).clamp_(min=1e-20)
+    noise = noise.clamp(min=level * 1e-3, max=level * 1e3).clamp_(min=1e-20)
     # Below e⁻²⁰ nothing is distinguished, and products of still smaller numbers would be denormal: slow on a CPU.
     return channels.div_(noise).clamp_(max=20).neg_().exp_()
 

@@ -62,7 +62,10 @@ class Recipe(ABC):
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         self._optimiser.step()
         self._steps += 1
-        return {name: float(value.detach()) for name, value in {**losses, "gradient": norm}.items()}
+        shown = {**losses, "gradient": norm}
+        # One copy: a GPU is waited for once.
+        values = torch.stack([value.detach().reshape(()) for value in shown.values()]).tolist()
+        return dict(zip(shown, values, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes: tensors, numbers, texts, lists, dictionaries."""
