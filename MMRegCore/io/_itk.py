@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import SimpleITK as sitk
+
+from MMRegCore.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +59,21 @@ def _stderr_to(descriptor: int) -> Iterator[None]:
         os.close(saved)
 
 
+def itk_name(path: str | os.PathLike[str]) -> str:
+    """A path as ITK takes it; raises `InputError` where it cannot be written in UTF-8, on which ITK aborts."""
+    name = os.fspath(path)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"expected a path in UTF-8; got '{shown}': rename the file or its folder") from error
+    return name
+
+
 def last_line(error: RuntimeError) -> str:
     """The end of an ITK error text, where ITK says what was wrong, without addresses and source paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rsplit("ERROR: ", 1)[-1] if lines else "no reason given"
+    return re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1].rsplit("ERROR: ", 1)[-1]) if lines else "no reason given"
 
 
 def write_failure(path: Path, size_bytes: int) -> OSError:
