@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
+from SimpleITK import _SimpleITK as unwrapped  # type: ignore[attr-defined]
 
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError
@@ -227,7 +228,7 @@ def _inner(itk: sitk.Transform) -> list[sitk.Transform]:
     composite = sitk.CompositeTransform(itk)
     # The public accessor downcasts.
     return [
-        sitk.SimpleITK._SimpleITK.CompositeTransform_GetNthTransform(composite, index)
+        unwrapped.CompositeTransform_GetNthTransform(composite, index)
         for index in range(composite.GetNumberOfTransforms())
     ]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from SimpleITK import _SimpleITK as unwrapped  # type: ignore[attr-defined]
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.io._itk import itk_name, last_line, quiet_itk
@@ -42,7 +44,7 @@ def read_itk_transform(path: Path) -> sitk.Transform:
     with quiet_itk():
         try:
             # The public function downcasts, and fails on what SimpleITK has no class for.
-            itk: sitk.Transform = sitk.SimpleITK._SimpleITK.ReadTransform(itk_name(path))
+            itk: sitk.Transform = unwrapped.ReadTransform(itk_name(path))
         except RuntimeError as error:
             raise _unreadable(path, error) from error
     if itk.GetDimension() != 3:
@@ -90,7 +92,7 @@ def check_finite(itk: sitk.Transform, path: Path) -> None:
 
 def _known(part: sitk.Transform, path: Path) -> sitk.Transform:
     """A part as one of the kinds that can be checked, composed and written."""
-    kinds = {
+    kinds: dict[int, Callable[[sitk.Transform], sitk.Transform]] = {
         sitk.sitkBSplineTransform: sitk.BSplineTransform,
         sitk.sitkDisplacementField: sitk.DisplacementFieldTransform,
     }

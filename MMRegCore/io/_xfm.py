@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import numpy as np
 
@@ -56,4 +57,4 @@ def _linear(block: str) -> Array:
     matrix = np.eye(4)
     matrix[:3] = np.reshape(values, (3, 4))
     check_affine(matrix, "the linear part of a MINC transform")
-    return np.linalg.inv(matrix) if inverted else matrix
+    return cast(Array, np.linalg.inv(matrix)) if inverted else matrix
