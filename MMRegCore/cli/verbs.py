@@ -16,6 +16,7 @@ from MMRegCore.monitor import Monitor
 if TYPE_CHECKING:
     from MMRegCore.config import SettingInfo
     from MMRegCore.simulate import Anatomy
+    from MMRegCore.transform import SpatialTransform
 
 
 def register(arguments: argparse.Namespace, screen: Screen) -> None:
@@ -50,21 +51,43 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def apply(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Apply a transform to a volume, a label map or landmarks."""
+    """Apply a transform to a volume, a label map, landmarks or markups."""
     del screen  # it takes no time worth showing
-    from MMRegCore.apply import push_landmarks, resample_image
-    from MMRegCore.geometry import Grid
     from MMRegCore.io.files import suffix_of
-    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES, read_landmarks, write_landmarks
+    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES
     from MMRegCore.io.transforms import read_transform
+
+    suffix = suffix_of(arguments.moving)
+    if suffix in LANDMARK_SUFFIXES and (arguments.reference or arguments.interpolation):
+        raise InputError(f"expected --reference and --interpolation with a volume only; got {arguments.moving}")
+    transform = read_transform(arguments.transform)
+    if suffix == ".mrk.json" == suffix_of(arguments.output):
+        _apply_to_markups(arguments, transform)
+    elif suffix in LANDMARK_SUFFIXES:
+        _apply_to_landmarks(arguments, transform)
+    else:
+        _apply_to_image(arguments, transform)
+
+
+def _apply_to_markups(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
+    from MMRegCore.io.landmarks import read_markups, write_markups
+    from MMRegCore.markups import push_markups
+
+    write_markups(push_markups(read_markups(arguments.moving), transform), arguments.output)
+
+
+def _apply_to_landmarks(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
+    from MMRegCore.apply import push_landmarks
+    from MMRegCore.io.landmarks import read_landmarks, write_landmarks
+
+    write_landmarks(push_landmarks(read_landmarks(arguments.moving), transform), arguments.output)
+
+
+def _apply_to_image(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
+    from MMRegCore.apply import resample_image
+    from MMRegCore.geometry import Grid
     from MMRegCore.io.volumes import read_itk_image, write_itk_image
 
-    transform = read_transform(arguments.transform)
-    if suffix_of(arguments.moving) in LANDMARK_SUFFIXES:
-        if arguments.reference or arguments.interpolation:
-            raise InputError(f"expected --reference and --interpolation with a volume only; got {arguments.moving}")
-        write_landmarks(push_landmarks(read_landmarks(arguments.moving), transform), arguments.output)
-        return
     image = read_itk_image(arguments.moving)
     reference = Grid.from_itk(read_itk_image(arguments.reference)) if arguments.reference else None
     interpolation = arguments.interpolation or "linear"

@@ -23,6 +23,8 @@ def from_mrk_json(text: str) -> Landmarks:
     lists = [item for item in markups_in(text)["markups"] if item["controlPoints"]]
     if len(lists) != 1:
         raise InputError(f"expected one list of control points; got {len(lists)}")
+    if lists[0].get("type", "Fiducial") != "Fiducial":
+        raise InputError(f"expected a list of points; got markups of the type {lists[0]['type']}")
     points = [_placed(point) for point in lists[0]["controlPoints"]]
     labels = [str(point.get("label", "")) for point in lists[0]["controlPoints"]]
     return in_ras(points, system_of(lists[0]), labels)
