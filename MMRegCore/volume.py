@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
+
+Known = Literal["stated", "assumed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,35 @@ class Channel:
         return Channel(self.image.to(device), self.weight.to(device))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was taken from a file, and what had to be assumed.
+
+    Attributes
+    ----------
+    format : str
+        Of the file.
+    space : str
+        In which the file gives positions, or the word for its matrix.
+    spacing, origin : {'stated', 'assumed'}
+        Whether the file says how large its voxels are, and where they lie.
+    frame_order : str
+        How slices were put in order, where that is a question; otherwise empty.
+    voxels_not_finite : int
+        Voxels that were NaN or infinite, and so lie outside.
+    warnings : tuple of str
+        What the reader should know before believing the result; each follows the name of the image.
+    """
+
+    format: str
+    space: str
+    spacing: Known
+    origin: Known
+    frame_order: str = ""
+    voxels_not_finite: int = 0
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """An image: intensities on a grid, with a mask where it has one.
@@ -44,6 +76,8 @@ class Volume:
         The foreground: True where the image counts; None when that is not known.
     name : str
         Short label for messages, reports and output files.
+    reading : Reading, optional
+        What was taken from its file; None for an image that was made.
 
     Raises
     ------
@@ -57,6 +91,7 @@ class Volume:
     grid: Grid
     mask: torch.Tensor | None = None
     name: str = "image"
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4:
