@@ -26,6 +26,7 @@ from MMRegCore.assessment.verdict import judge
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, transform_points
+from MMRegCore.intensities import levelled, levelled_volume
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import inside, positions_between, rotation_angle, sample
 from MMRegCore.search.selection import ModelSelection
@@ -142,10 +143,17 @@ def assess(
         maps=tuple(each.summary for each in found),
         model_selection=model_selection,
         verdict=judge(expected, model_selection, compared, jacobian),
-        notes=notes_on(displacement, rigid, deformation, jacobian, compared),
+        notes=(*notes_on(displacement, rigid, deformation, jacobian, compared), *_doubts((fixed, *moving))),
     )
     monitor.report("assessed", 1.0)
     return Assessment(quality, found, tuple(before), tuple(after), mask)
+
+
+def _doubts(images: Sequence[Volume]) -> list[str]:
+    """What the readers of the images could not be sure of."""
+    return [
+        f"{image.name}: {text}." for image in images if image.reading is not None for text in image.reading.warnings
+    ]
 
 
 def _finite(volume: Volume) -> Volume:
@@ -257,7 +265,7 @@ class _Comparison:
     """Compares moving images with one fixed image, whose descriptor is computed once."""
 
     def __init__(self, fixed: Volume, mask: torch.Tensor) -> None:
-        self._fixed = fixed.data[None, :1]
+        self._fixed = levelled(fixed.data[:1], mask)[None]
         self._mask = mask
         self._stride = tuple(min(size, _stride(fixed.grid.shape)) for size in fixed.grid.shape)
         self._measure, self._nmi_measure = Mind(), Nmi(window_bins=0)
@@ -265,7 +273,7 @@ class _Comparison:
 
     def of(self, before: Volume, after: Volume) -> ImageComparison:
         """Both states compared in the same region: where the MR has foreground under both transforms."""
-        states = (before, after)
+        states = tuple(levelled_volume(state) for state in (before, after))
         common = self._mask & before.foreground & after.foreground
         coverage = [_share(state.foreground, self._mask) for state in states]
         nmi = [self._nmi(state, common) for state in states]

@@ -119,6 +119,7 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     """Assess a transform, and write qa.json and report.html."""
     check_output_folder(arguments.output)
     from MMRegCore.assessment.assess import assess
+    from MMRegCore.intensities import without_outliers, without_padding
     from MMRegCore.io.files import staged_folder
     from MMRegCore.io.transforms import read_transform
     from MMRegCore.io.volumes import read_volume
@@ -126,8 +127,8 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     from MMRegCore.report.report import write_report
     from MMRegCore.segmentation.field_of_view import with_field_of_view
 
-    fixed = with_field_of_view(read_volume(arguments.fixed, mask_path=arguments.fixed_mask))
-    moving = read_moving(arguments.moving, arguments.moving_mask)
+    fixed = with_field_of_view(without_outliers(read_volume(arguments.fixed, mask_path=arguments.fixed_mask)))
+    moving = [without_padding(without_outliers(each)) for each in read_moving(arguments.moving, arguments.moving_mask)]
     transform = read_transform(arguments.transform)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
     given = ("fixed", "fixed_mask", "moving", "moving_mask", "transform", "initial_transform")
@@ -137,7 +138,8 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
         assessment = assess(fixed, moving, transform, initial=initial, monitor=monitor.part(0.0, 0.6))
         monitor.report("writing the report", 0.6)
         with staged_folder(arguments.output) as folder:
-            content = {**provenance, "quality": to_json(assessment.quality)}
+            readings = {volume.name: volume.reading and to_json(volume.reading) for volume in (fixed, *moving)}
+            content = {**provenance, "readings": readings, "quality": to_json(assessment.quality)}
             (folder / "qa.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             title = f"Quality of {arguments.transform.name}"
             write_report(folder / "report.html", fixed, assessment, provenance, title=title)

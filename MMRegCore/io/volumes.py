@@ -134,7 +134,8 @@ def volume_from_itk(image: sitk.Image, name: str = "image") -> Volume:
             f"expected '{name}' to be a 3-D image of one value per voxel; got {image.GetDimension()}-D "
             f"of {image.GetNumberOfComponentsPerPixel()}"
         )
-    array = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # beyond 32 bits is not finite
+        array = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
     return Volume(torch.from_numpy(array)[None], Grid.from_itk(image), name=name)
 
 
@@ -202,7 +203,8 @@ def _header_of_others(path: Path) -> Header:
 def _count_not_finite(image: sitk.Image) -> int:
     if image.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64):
         return 0
-    return int(np.count_nonzero(~np.isfinite(sitk.GetArrayViewFromImage(image))))
+    limit = np.finfo(np.float32).max
+    return int(np.count_nonzero(~(np.abs(sitk.GetArrayViewFromImage(image)) <= limit)))
 
 
 def _read_file(path: Path, components: int) -> sitk.Image:
