@@ -92,9 +92,9 @@ def levelled_volume(volume: Volume) -> Volume:
     return volume.with_data(levelled(volume.data, foreground))
 
 
-def with_warning(volume: Volume, warning: str) -> Volume:
+def with_warning(volume: Volume, warning: str, level: int = logging.WARNING) -> Volume:
     """The image with one more word of warning, which goes to the log too."""
-    _log.warning("%s: %s", volume.name, warning)
+    _log.log(level, "%s: %s", volume.name, warning)
     reading = volume.reading or Reading("none", "RAS", "stated", "stated")
     return replace(volume, reading=replace(reading, warnings=(*reading.warnings, warning)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,6 +13,9 @@ from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
 
 Known = Literal["stated", "assumed"]
+
+# File systems allow 255 bytes, some 143, and more than the name goes into a file's.
+_LONGEST_NAME_BYTES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +128,23 @@ class Volume:
 
 
 def distinctly_named(volumes: Sequence[Volume]) -> list[Volume]:
-    """Number names that repeat, upper and lower case taken as the same: they become file names."""
+    """Give every image a name that can be part of a file name, and that no other one has.
+
+    Upper and lower case are taken as the same; long names are cut, separators of folders replaced.
+    """
     taken: set[str] = set()
     result = []
     for volume in volumes:
-        name, number = volume.name, 1
+        stem = _part_of_file_name(volume.name)
+        name, number = stem, 1
         while name.lower() in taken:
             number += 1
-            name = f"{volume.name}_{number}"
+            name = f"{stem}_{number}"
         taken.add(name.lower())
         result.append(replace(volume, name=name))
     return result
+
+
+def _part_of_file_name(name: str) -> str:
+    plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name)
+    return plain.encode("utf-8", "replace")[:_LONGEST_NAME_BYTES].decode("utf-8", "ignore").strip() or "image"

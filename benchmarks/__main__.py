@@ -1,6 +1,7 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns`` and ``house`` take options; ``house`` compares two checkouts and runs on request only.
+``accuracy``, ``dns``, ``fuzz`` and ``house`` take options; ``fuzz`` feeds damaged files to every reader and ``house``
+compares two checkouts, both on request only.
 ``train-masr-net`` makes the weights that the package comes with.
 """
 
@@ -14,6 +15,7 @@ from benchmarks import (
     case24,
     dns,
     fusion,
+    fuzz,
     house,
     known_truth,
     learned,
@@ -44,7 +46,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run what is named on the command line."""
-    with_options = {"accuracy": accuracy.main, "dns": dns.main, "house": house.main}
+    with_options = {"accuracy": accuracy.main, "dns": dns.main, "fuzz": fuzz.main, "house": house.main}
     if sys.argv[1:2] and sys.argv[1] in with_options:
         with_options[sys.argv[1]](sys.argv[2:])
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 done, 2 bad input, 3 cancelled, 1 anything else.
     """
+    _print_anything()
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what was wrong, or shown the help
@@ -39,6 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     screen = make_screen(as_json=getattr(arguments, "json_progress", False))
     with _log_on(screen, verbose=arguments.verbose), _stop_on_terminate():
         return _guarded(arguments, screen)
+
+
+def _print_anything() -> None:
+    """Let texts through that the encoding of stdout or stderr lacks (a Windows pipe): escaped, and not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _guarded(arguments: argparse.Namespace, screen: Screen) -> int:

@@ -86,13 +86,19 @@ def _apply_to_landmarks(arguments: argparse.Namespace, transform: SpatialTransfo
 def _apply_to_image(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
     from MMRegCore.apply import resample_image
     from MMRegCore.geometry import Grid
-    from MMRegCore.io.volumes import read_itk_image, write_itk_image
+    from MMRegCore.io.segmentations import read_segment_fields, write_segmentation
+    from MMRegCore.io.volumes import read_itk_image
 
-    image = read_itk_image(arguments.moving)
+    segments = read_segment_fields(arguments.moving)
+    interpolation = arguments.interpolation or ("nearest" if segments else "linear")
+    if segments and interpolation != "nearest":
+        raise InputError(f"expected --interpolation nearest with a segmentation; got {interpolation}")
+    if segments and arguments.output.suffix.lower() != ".nrrd":
+        raise InputError(f"expected --output of a segmentation to end in .seg.nrrd; got {arguments.output}")
+    image = read_itk_image(arguments.moving, components=None if segments else 1)
     reference = Grid.from_itk(read_itk_image(arguments.reference)) if arguments.reference else None
-    interpolation = arguments.interpolation or "linear"
     resampled = resample_image(image, transform, reference=reference, interpolation=interpolation)
-    write_itk_image(resampled, arguments.output)
+    write_segmentation(resampled, segments, arguments.output)
 
 
 def tre(arguments: argparse.Namespace, screen: Screen) -> None:

@@ -18,8 +18,9 @@ import pydicom
 import SimpleITK as sitk
 
 from MMRegCore.errors import GeometryError, InputError
-from MMRegCore.io._itk import itk_name, last_line, quiet_itk
+from MMRegCore.io._itk import last_line, quiet_itk
 from MMRegCore.io._stack import Slice, Stack, stack_of
+from MMRegCore.io.files import itk_name
 from MMRegCore.volume import Reading
 
 _PREAMBLE = 128

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from MMRegCore.errors import InputError
-
 logger = logging.getLogger(__name__)
 
 _LOCK = threading.RLock()
@@ -57,17 +55,6 @@ def _stderr_to(descriptor: int) -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-
-
-def itk_name(path: str | os.PathLike[str]) -> str:
-    """A path as ITK takes it; raises `InputError` where it cannot be written in UTF-8, on which ITK aborts."""
-    name = os.fspath(path)
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        shown = name.encode("utf-8", "backslashreplace").decode()
-        raise InputError(f"expected a path in UTF-8; got '{shown}': rename the file or its folder") from error
-    return name
 
 
 def last_line(error: RuntimeError) -> str:

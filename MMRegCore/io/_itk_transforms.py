@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from SimpleITK import _SimpleITK as unwrapped  # type: ignore[attr-defined]
 
 from MMRegCore.errors import GeometryError, InputError
-from MMRegCore.io._itk import itk_name, last_line, quiet_itk
-from MMRegCore.io.files import suffix_of
+from MMRegCore.io._itk import last_line, quiet_itk
+from MMRegCore.io.files import itk_name, suffix_of
 from MMRegCore.transform import as_affine, simple_parts
 
 TEXT_SUFFIXES = (".tfm", ".txt")

@@ -11,11 +11,11 @@ import SimpleITK as sitk
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.io._foreign import advice_by_content, advice_by_suffix
-from MMRegCore.io._itk import itk_name, quiet_itk, write_failure
+from MMRegCore.io._itk import quiet_itk, write_failure
 from MMRegCore.io._itk_transforms import TEXT_SUFFIXES, check_finite, read_itk_transform, text_is_whole
 from MMRegCore.io._xfm import MAGIC as MINC_MAGIC
 from MMRegCore.io._xfm import matrix_from_xfm
-from MMRegCore.io.files import PathLike, atomic_path, check_readable, suffix_of
+from MMRegCore.io.files import PathLike, atomic_path, check_readable, itk_name, suffix_of
 from MMRegCore.io.volumes import WRITABLE_SUFFIXES, read_itk_image, write_itk_image
 from MMRegCore.transform import SpatialTransform, check_invertible, simple_parts
 

@@ -16,8 +16,8 @@ from MMRegCore.geometry import Grid
 from MMRegCore.io import _meta, _nifti, _nrrd
 from MMRegCore.io._dicom import is_dicom, read_dicom
 from MMRegCore.io._header import Header
-from MMRegCore.io._itk import itk_name, last_line, quiet_itk, write_failure
-from MMRegCore.io.files import PathLike, atomic_path, check_readable, stem_of, suffix_of
+from MMRegCore.io._itk import last_line, quiet_itk, write_failure
+from MMRegCore.io.files import PathLike, atomic_path, check_readable, itk_name, stem_of, suffix_of
 from MMRegCore.ops import inside, positions_between, sample
 from MMRegCore.runtime import available_memory_bytes
 from MMRegCore.volume import Reading, Volume
@@ -139,12 +139,12 @@ def volume_from_itk(image: sitk.Image, name: str = "image") -> Volume:
     return Volume(torch.from_numpy(array)[None], Grid.from_itk(image), name=name)
 
 
-def read_itk_image(path: PathLike, *, components: int = 1) -> sitk.Image:
-    """Read a 3-D image with so many components per voxel, checked as :func:`read_volume` says."""
+def read_itk_image(path: PathLike, *, components: int | None = 1) -> sitk.Image:
+    """Read a 3-D image with so many components per voxel (None: any number), checked as :func:`read_volume` says."""
     return read_image(path, components=components)[0]
 
 
-def read_image(path: PathLike, *, components: int = 1) -> tuple[sitk.Image, Reading]:
+def read_image(path: PathLike, *, components: int | None = 1) -> tuple[sitk.Image, Reading]:
     """Read a 3-D image with so many components per voxel, and what was taken from the file; raises as `read_volume`."""
     path = Path(path)
     itk_name(path)
@@ -162,7 +162,7 @@ def read_image(path: PathLike, *, components: int = 1) -> tuple[sitk.Image, Read
     return image, reading
 
 
-def _read_one(path: Path, components: int) -> tuple[sitk.Image, Reading]:
+def _read_one(path: Path, components: int | None) -> tuple[sitk.Image, Reading]:
     """An image in a file of its own, or a header beside its voxels."""
     check_readable(path, "an image file or a folder with a DICOM series")
     header = _header(path, components)
@@ -178,7 +178,7 @@ def _read_one(path: Path, components: int) -> tuple[sitk.Image, Reading]:
     return image, header.reading()
 
 
-def _header(path: Path, components: int) -> Header:
+def _header(path: Path, components: int | None) -> Header:
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
     if start.startswith(_nrrd.MAGIC):
@@ -207,7 +207,7 @@ def _count_not_finite(image: sitk.Image) -> int:
     return int(np.count_nonzero(~(np.abs(sitk.GetArrayViewFromImage(image)) <= limit)))
 
 
-def _read_file(path: Path, components: int) -> sitk.Image:
+def _read_file(path: Path, components: int | None) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(itk_name(path))
     try:
@@ -224,12 +224,12 @@ def _read_file(path: Path, components: int) -> sitk.Image:
     return image
 
 
-def _check_information(reader: sitk.ImageFileReader, path: Path, components: int) -> None:
+def _check_information(reader: sitk.ImageFileReader, path: Path, components: int | None) -> None:
     size = reader.GetSize()
     if len(size) < 3 or any(n != 1 for n in size[3:]):
         raise InputError(f"expected a 3-D image; got {path} with {len(size)} dimensions, sizes {tuple(size)}")
     _check_pixels(reader.GetPixelID(), reader.GetNumberOfComponents(), path, components)
-    if math.prod(size) * components * _BYTES_PER_VOXEL > available_memory_bytes():
+    if math.prod(size) * reader.GetNumberOfComponents() * _BYTES_PER_VOXEL > available_memory_bytes():
         raise InputError(f"expected an image that fits the memory; got {path} with {' × '.join(map(str, size))} voxels")
     spacing = reader.GetSpacing()[:3]
     if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
@@ -239,9 +239,9 @@ def _check_information(reader: sitk.ImageFileReader, path: Path, components: int
         raise _sheared(path)
 
 
-def _check_pixels(pixel: int, got: int, path: Path, components: int) -> None:
+def _check_pixels(pixel: int, got: int, path: Path, components: int | None) -> None:
     is_complex = pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
-    if got != components or is_complex:
+    if (components is not None and got != components) or is_complex:
         kind = "complex numbers" if is_complex else f"{got}"
         wanted = "one value" if components == 1 else f"{components} values"
         raise InputError(f"expected an image with {wanted} per voxel; got {kind} in {path}")

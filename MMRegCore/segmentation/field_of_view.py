@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import product
 from typing import cast
 
@@ -53,6 +54,7 @@ def with_field_of_view(volume: Volume) -> Volume:
             volume,
             "no background was found around it: the whole grid was taken for its field of view; where it is a cone, "
             "give its mask",
+            logging.INFO,  # many reconstructed volumes fill their grid
         )
     return volume.with_mask(mask)
 
