@@ -1,11 +1,12 @@
 """Damaged files for every reader: refused in one line, never a crash, an internal error, or memory out of proportion.
 
-``python -m benchmarks fuzz [--inputs N] [READER …]``; each reader runs in a process of its own, so that a crash is seen.
+``python -m benchmarks fuzz [--inputs N] [READER …]``; each reader has a process of its own, so that a crash is seen.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import subprocess
 import sys
 import tempfile
@@ -41,16 +42,18 @@ def main(words: Sequence[str] = ()) -> None:
 
 
 def _in_a_process(name: str, inputs: int) -> dict[str, Any]:
-    words = [sys.executable, "-m", "benchmarks.fuzz", name, str(inputs)]
-    done = subprocess.run(words, cwd=record.ROOT, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode != 0:
-        print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
-        return {"reader": name, "inputs": "", "read": "", "findings": f"process ended with {done.returncode}"}
-    count, read, found = lines[-1].split()
-    print("\n".join(lines[:-1]), flush=True)
-    print(f"{name}: {count} inputs, {read} of them read, {found} findings", flush=True)
-    return {"reader": name, "inputs": int(count), "read": int(read), "findings": int(found)}
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "benchmarks.fuzz", name, str(inputs), folder]
+        done = subprocess.run(words, cwd=record.ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = max(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            print(f"{name}: ended with {done.returncode} at {last.name}: {last.read_bytes()[:2000]!r}")
+            print(done.stderr[-2000:], file=sys.stderr)
+            return {"reader": name, "inputs": "", "read": "", "findings": f"process ended with {done.returncode}"}
+    *found, numbers = done.stdout.strip().splitlines()
+    count, read, findings = numbers.split()
+    print("\n".join([*found, f"{name}: {count} inputs, {read} of them read, {findings} findings"]), flush=True)
+    return {"reader": name, "inputs": int(count), "read": int(read), "findings": int(findings)}
 
 
 class Hunt:
@@ -108,9 +111,10 @@ def _peak_bytes() -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
-def _worker(name: str, inputs: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as samples:
-        hunt = Hunt(readers(Path(samples))[name], Path(folder))
+def _worker(name: str, inputs: int, folder: Path) -> None:
+    logging.getLogger("MMRegCore").addHandler(logging.NullHandler())
+    with tempfile.TemporaryDirectory() as samples:
+        hunt = Hunt(readers(Path(samples))[name], folder)
         hunt.run(inputs)
     for finding, (file, raw) in hunt.findings.items():
         print(f"{finding}\n    {file}: {raw[:200]!r}")
@@ -118,4 +122,4 @@ def _worker(name: str, inputs: int) -> None:
 
 
 if __name__ == "__main__":
-    _worker(sys.argv[1], int(sys.argv[2]))
+    _worker(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

@@ -62,13 +62,18 @@ def read_dicom(path: Path) -> tuple[sitk.Image, Reading]:
     GeometryError
         When the frames do not say where they lie, or do not make a regular grid.
     """
-    with warnings.catch_warnings():
-        # pydicom quotes from the header.
-        warnings.simplefilter("ignore")
-        files, notes = _series(path) if path.is_dir() else ([_File(path, _header(path))], [])
-        slices, more = _slices(files, path)
-        stack = stack_of(slices, _thickness(files[0].header), str(path))
-        _check_values(files, path)
+    try:
+        with warnings.catch_warnings():
+            # pydicom quotes from the header.
+            warnings.simplefilter("ignore")
+            files, notes = _series(path) if path.is_dir() else ([_File(path, _header(path))], [])
+            slices, more = _slices(files, path)
+            stack = stack_of(slices, _thickness(files[0].header), str(path))
+            _check_values(files, path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever pydicom stumbles over, which unpacks a header only as it is looked at
+        raise InputError(f"expected DICOM files that can be read; got {path}, which is damaged") from error
     image = _voxels(files, stack, path)
     image.SetOrigin(stack.origin.tolist())
     image.SetSpacing(stack.spacing.tolist())
@@ -102,17 +107,12 @@ def _series(folder: Path) -> tuple[list[_File], list[str]]:
 
 
 def _header(path: Path) -> pydicom.Dataset:
-    try:
-        with path.open("rb") as file:
-            marked = file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
-        meta = pydicom.filereader.read_file_meta_info(path) if marked else pydicom.Dataset()
-        if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
-            raise InputError(f"expected a DICOM file that is not deflated; got {path}: unpack it with dcmconv")
-        return pydicom.dcmread(path, stop_before_pixels=True, force=not marked)
-    except InputError:
-        raise
-    except Exception as error:  # whatever pydicom stumbles over
-        raise InputError(f"expected a DICOM file that can be read; got {path}, which is damaged") from error
+    with path.open("rb") as file:
+        marked = file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+    meta = pydicom.filereader.read_file_meta_info(path) if marked else pydicom.Dataset()
+    if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
+        raise InputError(f"expected a DICOM file that is not deflated; got {path}: unpack it with dcmconv")
+    return pydicom.dcmread(path, stop_before_pixels=True, force=not marked)
 
 
 def _frame_count(header: pydicom.Dataset) -> int:

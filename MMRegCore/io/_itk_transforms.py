@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import SimpleITK as sitk
 from SimpleITK import _SimpleITK as unwrapped  # type: ignore[attr-defined]
 
 from MMRegCore.errors import GeometryError, InputError
+from MMRegCore.geometry import Array
 from MMRegCore.io._itk import last_line, quiet_itk
 from MMRegCore.io.files import itk_name, suffix_of
 from MMRegCore.transform import as_affine, simple_parts
@@ -25,8 +27,52 @@ _COMPOSITE = "CompositeTransform"
 _NAME = re.compile(rb"([A-Za-z0-9]+)_(?:double|float)_\d+_\d+")
 # Rows, columns, imaginary part and length of the name come after the type in a record of a MATLAB 4 file.
 _MAT_RECORD = struct.Struct("<5i")
-_MAT_BYTES = {0: 8, 10: 4}
+_MAT_TYPES = {0: "<f8", 10: "<f4"}
+_PARAMETERS = {
+    "AffineTransform": 12,
+    "CenteredAffineTransform": 15,
+    "CenteredEuler3DTransform": 9,
+    "ComposeScaleSkewVersor3DTransform": 12,
+    "Euler3DTransform": 6,
+    "FixedCenterOfRotationAffineTransform": 12,
+    "IdentityTransform": 0,
+    "MatrixOffsetTransformBase": 12,
+    "QuaternionRigidTransform": 7,
+    "Rigid3DTransform": 12,
+    "ScalableAffineTransform": 12,
+    "ScaleLogarithmicTransform": 3,
+    "ScaleSkewVersor3DTransform": 15,
+    "ScaleTransform": 3,
+    "ScaleVersor3DTransform": 9,
+    "Similarity3DTransform": 7,
+    "TranslationTransform": 3,
+    "VersorRigid3DTransform": 6,
+    "VersorTransform": 3,
+}
+# Types whose fixed parameters begin with the size of a grid of three numbers a point, and how many of them there are.
+_GRIDS = {"BSplineTransform": 18, "DisplacementFieldTransform": 18}
 _LONGEST_NAME = 200
+
+
+@dataclass
+class _Section:
+    """One transform of a file: its type, its numbers."""
+
+    kind: str
+    parameters: Array = field(default_factory=lambda: np.empty(0))
+    fixed: Array = field(default_factory=lambda: np.empty(0))
+    seen: set[str] = field(default_factory=set)
+
+    def take(self, key: str, numbers: Array) -> bool:
+        """Keep the numbers of a line; False where it stands twice."""
+        if key in self.seen:
+            return False
+        self.seen.add(key)
+        if key == "Parameters":
+            self.parameters = numbers
+        else:
+            self.fixed = numbers
+        return True
 
 
 def read_itk_transform(path: Path) -> sitk.Transform:
@@ -41,6 +87,9 @@ def read_itk_transform(path: Path) -> sitk.Transform:
         When it holds values that are not finite or a linear part that cannot be inverted.
     """
     content = path.read_bytes()
+    _check_names(content, path)
+    if not _is_consistent(content, suffix_of(path)):
+        raise _incomplete(path)
     with quiet_itk():
         try:
             # The public function downcasts, and fails on what SimpleITK has no class for.
@@ -50,30 +99,23 @@ def read_itk_transform(path: Path) -> sitk.Transform:
     if itk.GetDimension() != 3:
         raise InputError(f"expected a 3-D transform; got a {itk.GetDimension()}-D one in {path}")
     parts = list(simple_parts(itk))
-    _check_names(content, path)
     if not _is_whole(content, suffix_of(path), parts):
-        raise InputError(f"expected a complete transform; got {path}, which is cut off or lacks parameters")
+        raise _incomplete(path)
     known = [_known(part, path) for part in parts]
     return known[0] if len(known) == 1 else sitk.CompositeTransform(known)
 
 
 def text_is_whole(text: str, parts: list[sitk.Transform]) -> bool:
     """Whether an ITK text file holds all numbers of its transforms, and each once."""
-    found: list[dict[str, int]] = []
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        key = key.strip()
-        if key == "Transform" and _COMPOSITE not in value:
-            found.append({})
-        elif key in ("Parameters", "FixedParameters") and found:
-            if key in found[-1]:
-                return False
-            found[-1][key] = _count_of_numbers(value)
-        elif key and key != "Transform" and key[0] != "#":
-            return False
-    return len(found) == len(parts) and all(
-        numbers == {"Parameters": part.GetNumberOfParameters(), "FixedParameters": len(part.GetFixedParameters())}
-        for numbers, part in zip(found, parts, strict=True)
+    found = _sections(text)
+    return (
+        found is not None
+        and len(found) == len(parts)
+        and all(
+            (len(section.parameters), len(section.fixed))
+            == (part.GetNumberOfParameters(), len(part.GetFixedParameters()))
+            for section, part in zip(found, parts, strict=True)
+        )
     )
 
 
@@ -135,30 +177,78 @@ def _is_whole(content: bytes, suffix: str, parts: list[sitk.Transform]) -> bool:
     if suffix in TEXT_SUFFIXES:
         return text_is_whole(content.decode(errors="replace"), parts)
     if suffix == ".mat":
-        return _mat_is_whole(content, parts)
+        found = _records(content) or []
+        wanted = [(part.GetNumberOfParameters(), len(part.GetFixedParameters())) for part in parts]
+        return [(len(each.parameters), len(each.fixed)) for each in found] == wanted
     return True  # HDF5 notices by itself
 
 
-def _mat_is_whole(content: bytes, parts: list[sitk.Transform]) -> bool:
-    """Whether a MATLAB 4 file consists of complete records, two for each transform: parameters, fixed parameters."""
-    counts, place = [], 0
-    while place + _MAT_RECORD.size <= len(content):
+def _is_consistent(content: bytes, suffix: str) -> bool:
+    """Whether every transform has as many numbers as its type needs; ITK's reader crashes on some that have not."""
+    if suffix not in (*TEXT_SUFFIXES, ".mat"):
+        return True
+    found = _sections(content.decode(errors="replace")) if suffix in TEXT_SUFFIXES else _records(content)
+    return found is not None and all(map(_fits, found))
+
+
+def _fits(section: _Section) -> bool:
+    count, fixed = len(section.parameters), section.fixed
+    if section.kind in _GRIDS:
+        sizes = fixed[:3]
+        return len(fixed) == _GRIDS[section.kind] and min(sizes) >= 1 and count == 3 * np.prod(sizes)
+    return section.kind not in _PARAMETERS or count == _PARAMETERS[section.kind]
+
+
+def _sections(text: str) -> list[_Section] | None:
+    """The transforms in an ITK text file, composites left out; None where something else stands in it."""
+    found: list[_Section] = []
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        key = key.strip()
+        if key == "Transform":
+            if _COMPOSITE not in value:
+                found.append(_Section(value.strip().partition("_")[0]))
+        elif key in ("Parameters", "FixedParameters") and found:
+            numbers = _numbers(value)
+            if numbers is None or not found[-1].take(key, numbers):
+                return None
+        elif key and key[0] != "#":
+            return None
+    return found
+
+
+def _records(content: bytes) -> list[_Section] | None:
+    """The transforms in a MATLAB 4 file, a record of parameters and one of fixed parameters each; None for another."""
+    found: list[_Section] = []
+    place, is_fixed = 0, False
+    while place < len(content):
+        if place + _MAT_RECORD.size > len(content):
+            return None
         kind, rows, columns, imaginary, length = _MAT_RECORD.unpack_from(content, place)
-        if kind not in _MAT_BYTES or imaginary or not 0 < length < _LONGEST_NAME or min(rows, columns) < 0:
-            return False
-        counts.append(rows * columns)
-        place += _MAT_RECORD.size + length + rows * columns * _MAT_BYTES[kind]
-    wanted = [n for part in parts for n in (part.GetNumberOfParameters(), len(part.GetFixedParameters()))]
-    return place == len(content) and counts == wanted
+        if kind not in _MAT_TYPES or imaginary or not 0 < length < _LONGEST_NAME or min(rows, columns) < 0:
+            return None
+        start = place + _MAT_RECORD.size + length
+        place = start + rows * columns * np.dtype(_MAT_TYPES[kind]).itemsize
+        if place > len(content):
+            return None
+        numbers = np.frombuffer(content[start:place], dtype=_MAT_TYPES[kind]).astype(np.float64)
+        if not is_fixed:
+            found.append(_Section(content[start - length : start].decode("latin-1").partition("_")[0]))
+        found[-1].take("FixedParameters" if is_fixed else "Parameters", numbers)
+        is_fixed = not is_fixed
+    return None if is_fixed else found
 
 
-def _count_of_numbers(text: str) -> int:
-    """How many numbers; -1 where something else stands between them."""
-    cells = text.split()
+def _numbers(text: str) -> Array | None:
+    """The numbers of a line; None where something else stands between them."""
     try:
-        return len(np.array(cells, dtype=np.float64)) if cells else 0
+        return np.array(text.split(), dtype=np.float64)
     except ValueError:
-        return -1
+        return None
+
+
+def _incomplete(path: Path) -> InputError:
+    return InputError(f"expected a complete transform; got {path}, which is cut off or lacks parameters")
 
 
 def _unreadable(path: Path, error: RuntimeError) -> InputError:

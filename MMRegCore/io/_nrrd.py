@@ -10,6 +10,7 @@ from MMRegCore.io._header import Header, check_data_file, mm_per, tracked_frames
 
 MAGIC = b"NRRD00"
 _LONGEST_HEADER = 1 << 22
+_LONGEST_FIELD = 1000
 _SPACES = {
     "rightanteriorsuperior": "RAS",
     "ras": "RAS",
@@ -63,6 +64,10 @@ def _fields(path: Path) -> tuple[dict[str, str], list[str]]:
             keys.append(line.partition(":=")[0])
             continue
         name, _, value = line.partition(":")
+        if len(line) > _LONGEST_FIELD:  # ITK's reader crashes on long words
+            raise InputError(
+                f"expected an NRRD header; got {path}, whose field '{name[:40]}' is {len(line)} characters long"
+            )
         fields[name.strip().lower()] = value.strip()
     return fields, keys
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from MMRegCore.io import _nrrd
 from MMRegCore.io._itk import quiet_itk
 from MMRegCore.io.files import PathLike, itk_name
 from MMRegCore.io.volumes import write_itk_image
@@ -18,10 +19,14 @@ _OFFSET = "Segmentation_ReferenceImageExtentOffset"
 
 
 def read_segment_fields(path: PathLike) -> dict[str, str]:
-    """What an NRRD file says of its segments; nothing for another file."""
+    """What an NRRD file says of its segments; nothing for another file.  Raises as `read_volume` does."""
     path = Path(path)
     if not path.is_file() or path.suffix.lower() not in (".nrrd", ".nhdr"):
         return {}
+    with path.open("rb") as file:
+        if file.read(len(_nrrd.MAGIC)) != _nrrd.MAGIC:
+            return {}
+    _nrrd.read_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(itk_name(path))
     with quiet_itk():
@@ -29,7 +34,8 @@ def read_segment_fields(path: PathLike) -> dict[str, str]:
             reader.ReadImageInformation()
         except RuntimeError:
             return {}  # the reader of images says why
-        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if key.startswith(_PREFIX)}
+        keys = [key for key in reader.GetMetaDataKeys() if isinstance(key, str) and key.startswith(_PREFIX)]
+        fields = {key: reader.GetMetaData(key) for key in keys}
     return fields if f"{_PREFIX}0_ID" in fields else {}
 
 

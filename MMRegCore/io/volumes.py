@@ -219,8 +219,18 @@ def _read_file(path: Path, components: int | None) -> sitk.Image:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(path, error) from error
-    for key in image.GetMetaDataKeys():  # nothing of a header but its geometry goes any further
-        image.EraseMetaData(key)
+    return _geometry_and_voxels(image)
+
+
+def _geometry_and_voxels(image: sitk.Image) -> sitk.Image:
+    """The image without what else its header said, which goes no further."""
+    try:
+        for key in image.GetMetaDataKeys():
+            image.EraseMetaData(key)
+    except TypeError:  # a key that is no text
+        bare = sitk.GetImageFromArray(sitk.GetArrayFromImage(image), isVector=image.GetNumberOfComponentsPerPixel() > 1)
+        bare.CopyInformation(image)
+        return bare
     return image
 
 

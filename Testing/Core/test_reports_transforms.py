@@ -102,9 +102,9 @@ def test_several_transforms_without_a_composite(tmp_path, suffix):
         (section("BSplineDeformableTransform", "0 0 0"), "got BSplineDeformableTransform"),
         (section("AzimuthElevationToCartesianTransform", "1 1", ""), "AzimuthElevationToCartesianTransform"),
         (COMPOSITE, "got an empty one"),
-        (section("AffineTransform", f"{IDENTITY} 10 0 x"), "is damaged .*array size"),
+        (section("AffineTransform", f"{IDENTITY} 10 0 x"), "cut off or lacks"),
         (section("AffineTransform", f"{IDENTITY} 10 0 0") + "Parameters: 1\n", "cut off or lacks"),
-        (section("AffineTransform", f"{IDENTITY} 10 0 nan"), "is damaged .*array size"),
+        (section("AffineTransform", f"{IDENTITY} 10 0 nan"), "expected"),
         ("", "got"),
     ],
 )
