@@ -41,7 +41,7 @@ class _File:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, with its mark or, as older files are, without."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError, ValueError), path.open("rb") as file:
         start = file.read(_PREAMBLE + len(_MAGIC))
         if start[_PREAMBLE:] == _MAGIC:
             return True

@@ -24,7 +24,7 @@ from MMRegCore.transform import as_affine, simple_parts
 
 TEXT_SUFFIXES = (".tfm", ".txt")
 _COMPOSITE = "CompositeTransform"
-_NAME = re.compile(rb"([A-Za-z0-9]+)_(?:double|float)_\d+_\d+")
+_NAME = re.compile(rb"([A-Za-z0-9]+)_(?:double|float)_(\d+_\d+)")
 # Rows, columns, imaginary part and length of the name come after the type in a record of a MATLAB 4 file.
 _MAT_RECORD = struct.Struct("<5i")
 _MAT_TYPES = {0: "<f8", 10: "<f4"}
@@ -88,8 +88,7 @@ def read_itk_transform(path: Path) -> sitk.Transform:
     """
     content = path.read_bytes()
     _check_names(content, path)
-    if not _is_consistent(content, suffix_of(path)):
-        raise _incomplete(path)
+    _check_numbers(content, path)
     with quiet_itk():
         try:
             # The public function downcasts, and fails on what SimpleITK has no class for.
@@ -163,7 +162,10 @@ def _name_of(part: sitk.Transform) -> str:
 
 def _check_names(content: bytes, path: Path) -> None:
     """Several transforms in one file have no order unless a composite gives them one."""
-    names = [name.decode() for name in _NAME.findall(content)]
+    found = _NAME.findall(content)
+    names = [name.decode() for name, _ in found]
+    if len({dimensions for _, dimensions in found}) > 1:
+        raise InputError(f"expected transforms of one number of dimensions; got several in {path}")
     if len(names) > 1 and _COMPOSITE not in names:
         raise InputError(
             f"expected one transform, or one CompositeTransform that says in which order several apply; got "
@@ -183,12 +185,16 @@ def _is_whole(content: bytes, suffix: str, parts: list[sitk.Transform]) -> bool:
     return True  # HDF5 notices by itself
 
 
-def _is_consistent(content: bytes, suffix: str) -> bool:
-    """Whether every transform has as many numbers as its type needs; ITK's reader crashes on some that have not."""
+def _check_numbers(content: bytes, path: Path) -> None:
+    """Every transform must have as many numbers as its type needs, all finite: ITK's reader crashes on others."""
+    suffix = suffix_of(path)
     if suffix not in (*TEXT_SUFFIXES, ".mat"):
-        return True
+        return
     found = _sections(content.decode(errors="replace")) if suffix in TEXT_SUFFIXES else _records(content)
-    return found is not None and all(map(_fits, found))
+    if found is None or not all(map(_fits, found)):
+        raise _incomplete(path)
+    if not all(np.isfinite(numbers).all() for section in found for numbers in (section.parameters, section.fixed)):
+        raise GeometryError(f"expected finite values in the transform; got NaN or infinity in {path}")
 
 
 def _fits(section: _Section) -> bool:
@@ -196,7 +202,8 @@ def _fits(section: _Section) -> bool:
     if section.kind in _GRIDS:
         sizes = fixed[:3]
         return len(fixed) == _GRIDS[section.kind] and min(sizes) >= 1 and count == 3 * np.prod(sizes)
-    return section.kind not in _PARAMETERS or count == _PARAMETERS[section.kind]
+    fixed_counts = {"TranslationTransform": (0,), "IdentityTransform": (0,)}.get(section.kind, (3, 4))
+    return section.kind not in _PARAMETERS or (count == _PARAMETERS[section.kind] and len(fixed) in fixed_counts)
 
 
 def _sections(text: str) -> list[_Section] | None:

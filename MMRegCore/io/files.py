@@ -38,6 +38,8 @@ def stem_of(path: PathLike) -> str:
 def itk_name(path: str | os.PathLike[str]) -> str:
     """A path as ITK takes it; raises `InputError` where it cannot be written in UTF-8, on which ITK aborts."""
     name = os.fspath(path)
+    if "\0" in name:
+        raise InputError(f"expected a path; got {name!r}, which holds a null byte")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -80,7 +82,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         When the file cannot be written (no such folder, no permission, disk full).  After this or any
         other exception the temporary file is gone and ``path`` is as it was before.
     """
-    path = Path(path)
+    path = Path(itk_name(path))
     # Not longer than it must be: names that are as long as they may be are taken too.
     temporary = path.with_name(f".{secrets.token_hex(4)}{suffix_of(path)}")
     try:
