@@ -35,8 +35,14 @@ def read_segment_fields(path: PathLike) -> dict[str, str]:
         except RuntimeError:
             return {}  # the reader of images says why
         keys = [key for key in reader.GetMetaDataKeys() if isinstance(key, str) and key.startswith(_PREFIX)]
-        fields = {key: reader.GetMetaData(key) for key in keys}
-    return fields if f"{_PREFIX}0_ID" in fields else {}
+        fields = {key: reader.GetMetaData(key) for key in keys if key.isascii()}
+    texts = {key: value for key, value in fields.items() if _is_text(value)}
+    return texts if f"{_PREFIX}0_ID" in texts else {}
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is UTF-8, as ITK takes it back."""
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
 
 def write_segmentation(image: sitk.Image, fields: Mapping[str, str], path: PathLike) -> None:
