@@ -1,5 +1,6 @@
 """Nodes to files and back, parameter sets in the scene, loading of result folders; without any process."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,13 @@ class TestResult:
         getattr(in_mr, unset)(1)
         with pytest.raises(InputError, match="to be placed; got .* of in MR without a position"):
             landmark_errors(result, in_us, in_mr)
+
+    def test_what_the_readers_doubted_is_shown(self, scene, request_, folder):
+        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        image = {"name": "us", "reading": {"warnings": ["it does not say where it lies"]}}
+        content["provenance"] = {"fixed": image, "moving": [{"name": "t1", "reading": None}]}
+        (folder / "result.json").write_text(json.dumps(content), encoding="utf-8")
+        assert add_result(folder, request_).warnings == ("us: it does not say where it lies",)
 
     @pytest.mark.parametrize(
         ("text", "got"),
