@@ -32,6 +32,8 @@ _STATES_ALL = ("MINC", "HDF5")
 _STATES_NO_AXES = ("VTK", "MRC", "Gipl")
 # An image is held as it comes, as 32-bit floats, and once more on its way.
 _BYTES_PER_VOXEL = 16
+# Deflate packs no more than so many bytes into one.
+_SELF_CONTAINED, _HIGHEST_RATIO = (".nrrd", ".mha"), 1100
 
 
 def read_volume(path: PathLike, *, mask_path: PathLike | None = None, name: str | None = None) -> Volume:
@@ -241,6 +243,8 @@ def _check_information(reader: sitk.ImageFileReader, path: Path, components: int
     _check_pixels(reader.GetPixelID(), reader.GetNumberOfComponents(), path, components)
     if math.prod(size) * reader.GetNumberOfComponents() * _BYTES_PER_VOXEL > available_memory_bytes():
         raise InputError(f"expected an image that fits the memory; got {path} with {' × '.join(map(str, size))} voxels")
+    if path.suffix.lower() in _SELF_CONTAINED and math.prod(size) > _HIGHEST_RATIO * path.stat().st_size + _START_BYTES:
+        raise InputError(f"expected a complete image; got {path}, which is too small for {math.prod(size)} voxels")
     spacing = reader.GetSpacing()[:3]
     if not np.all(np.isfinite(spacing)) or min(spacing) <= 0:
         raise GeometryError(f"expected three positive spacings in mm; got {spacing} in {path}")
