@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from MMRegCore.methods import find_method, method_names, settings_class
 from MMRegCore.search.settings import ModelSelectionSettings
-from MMRegCore.settings import SettingInfo, Settings, as_text, describe, setting, unknown_name, variant, with_changes
+from MMRegCore.settings import SettingInfo, Settings, as_text, describe, named, setting, variant, with_changes
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -38,22 +38,21 @@ class RegistrationSettings(Settings):
         Of the method; in JSON and on the command line under the method's name.
     """
 
-    method: str = setting("lc2", help="How the deformation is found.", choices=method_names)
+    method: str = setting("lc2", "How the deformation is found.", choices=method_names)
     working_spacing_mm: float | Literal["native", "auto"] = setting(
         "auto",
-        help="Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
+        "Voxel size of the isotropic grid that the work happens on; 'native' keeps the fixed image's own grid, "
         "'auto' chooses by size and memory.",
         label="Working grid spacing",
-        unit="mm",
         minimum=1e-4,
         maximum=100,
         tier="basic",
     )
     masked: bool = setting(
-        True, help="Whether masks and the field of view count; the published MCBO leaves them out.", label="Use masks"
+        True, "Whether masks and the field of view count; the published MCBO leaves them out.", label="Use masks"
     )
     margin_mm: float = setting(
-        20.0, help="Moving image around the field of view that the search may use.", unit="mm", minimum=0, maximum=150
+        20.0, "Moving image around the field of view that the search may use.", minimum=0, maximum=150
     )
     options: Settings = variant("method", settings_class)
     model_selection: ModelSelectionSettings = ModelSelectionSettings()
@@ -70,17 +69,11 @@ class RegistrationSettings(Settings):
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that come with MMReg, in alphabetical order."""
-    return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
+    return tuple(_files())
 
 
 def load_preset(name: str) -> RegistrationSettings:
-    """Read a preset.
-
-    Raises
-    ------
-    InputError
-        When there is no preset of that name; the nearest one is suggested.
-    """
+    """Read a preset; `InputError` with the nearest name when there is none of that name."""
     return RegistrationSettings.from_dict(_content(name)["settings"])
 
 
@@ -103,11 +96,11 @@ def presets_as_json() -> dict[str, Any]:
 
 
 def _content(name: str) -> dict[str, Any]:
-    if name not in preset_names():
-        raise unknown_name("preset", name, preset_names())
-    content: dict[str, Any] = json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(named("preset", name, _files()).read_text(encoding="utf-8"))
     return content
 
 
-def _folder() -> Any:  # noqa: ANN401 - Traversable moved between modules after Python 3.10
-    return files("MMRegCore").joinpath("presets")
+def _files() -> dict[str, Any]:  # Traversable moved between modules after Python 3.10
+    folder = files("MMRegCore").joinpath("presets")
+    found = {item.name.removesuffix(".json"): item for item in folder.iterdir() if item.name.endswith(".json")}
+    return dict(sorted(found.items()))

@@ -57,17 +57,9 @@ def run_demo(
 ) -> DemoResult:
     """Simulate an ultrasound of the MNI152 brain after a brain shift, register the MR to it, compare with the truth.
 
-    Parameters
-    ----------
-    output : Path
-        Folder that gets what ``mmreg register`` writes, the two input images and their landmarks, ``truth.json``.
-    device, memory_gb, seed, monitor
-        As in `register`; the seed also decides the simulated case.
-
-    Raises
-    ------
-    InputError
-        When nilearn, which carries the anatomy, is not there, or the folder cannot be written.
+    The folder ``output`` gets what ``mmreg register`` writes, the two input images and their landmarks, ``truth.json``;
+    the rest is as in `register`, and ``seed`` also decides the simulated case.  Raises `InputError` when nilearn, which
+    carries the anatomy, is not there, or the folder cannot be written.
     """
     monitor = monitor if monitor is not None else Monitor()
     monitor.report("simulating the ultrasound", 0.0)

@@ -15,7 +15,7 @@ from MMRegCore.errors import Cancelled, DeviceError, MMRegError
 from MMRegCore.geometry import Array, Grid
 from MMRegCore.monitor import Monitor
 from MMRegCore.pipeline import register
-from MMRegCore.runtime import package_version
+from MMRegCore.runtime import GIB, package_version, total_memory_bytes
 from MMRegCore.version import __version__
 from MMRegCore.volume import Volume
 
@@ -33,24 +33,11 @@ _LARGEST_SHARE_LEFT = 0.25
 
 
 def examine(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str, Any]:
-    """Look at the installation and try it.
+    """Look at the installation and try it, with the self-test on ``device``: 'auto', 'cpu', 'cuda' or 'cuda:N'.
 
-    Parameters
-    ----------
-    device : str
-        Where the self-test runs: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-    monitor : Monitor, optional
-
-    Returns
-    -------
-    dict
-        JSON-able: ``versions``, ``optional``, ``computer``, ``cuda_devices``, ``self_test``.
-
-    Raises
-    ------
-    DeviceError
-        When the device that was asked for is not there.
+    JSON-able: ``versions``, ``optional``, ``computer``, ``cuda_devices``, ``self_test`` (of `self_test`).
     """
+    memory = total_memory_bytes()
     return {
         "versions": {"mmreg": __version__, "python": platform.python_version(), **_versions(_NEEDED)},
         "optional": _versions(tuple(_OPTIONAL)),
@@ -58,7 +45,7 @@ def examine(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str
             "system": platform.platform(),
             "processors": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
-            "memory_gb": _memory_gb(),
+            "memory_gb": None if memory is None else memory / GIB,
         },
         "cuda_devices": [_cuda_device(index) for index in range(torch.cuda.device_count())],
         "self_test": self_test(device=device, monitor=monitor),
@@ -68,16 +55,8 @@ def examine(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str
 def self_test(*, device: str = "auto", monitor: Monitor | None = None) -> dict[str, Any]:
     """Register two small made-up images whose shift is known.
 
-    Returns
-    -------
-    dict
-        ``passed``, ``elapsed_s``, ``error_before_mm`` and ``error_after_mm`` (mean over the middle of the image),
-        or ``problem`` in place of the errors when no result came.
-
-    Raises
-    ------
-    DeviceError
-        When the device that was asked for is not there.
+    ``passed``, ``elapsed_s``, ``error_before_mm`` and ``error_after_mm`` (mean over the middle of the image), or
+    ``problem`` in place of the errors when no result came.  Raises `DeviceError` when the device is not there.
     """
     start_s = time.perf_counter()
     fixed, moving = _blobs("fixed", np.zeros(3), False), _blobs("moving", np.array(SHIFT_MM), True)
@@ -104,36 +83,28 @@ def as_text(findings: dict[str, Any]) -> str:
     """Write what `examine` found for a person."""
     versions, computer, test = findings["versions"], findings["computer"], findings["self_test"]
     memory = "unknown" if computer["memory_gb"] is None else f"{computer['memory_gb']:.1f} GB"
-    lines = [f"{name:13} {value or 'missing'}" for name, value in versions.items()]
-    for name, value in findings["optional"].items():
-        lines.append(f"{name:13} {value or f'not installed ({_OPTIONAL[name]})'}")
-    lines.append(f"{'system':13} {computer['system']}")
-    lines.append(f"{'processors':13} {computer['processors']}, {computer['torch_threads']} used by torch")
-    lines.append(f"{'memory':13} {memory}")
-    devices = [
-        f"{device['device']} {device['name']}, {device['memory_gb']:.1f} GB" for device in findings["cuda_devices"]
-    ]
-    lines.append(f"{'GPU':13} {'; '.join(devices) or 'none that torch can use; the processor does the work'}")
+    devices = [f"{gpu['device']} {gpu['name']}, {gpu['memory_gb']:.1f} GB" for gpu in findings["cuda_devices"]]
     outcome = test.get("problem") or f"{test['error_before_mm']:.2f} mm before, {test['error_after_mm']:.2f} mm after"
     verdict = "passed" if test["passed"] else "FAILED"
-    lines.append(f"{'self-test':13} {verdict} in {test['elapsed_s']:.1f} s: {outcome}")
-    return "\n".join(lines)
+    rows = {
+        **{name: value or "missing" for name, value in versions.items()},
+        **{name: value or f"not installed ({_OPTIONAL[name]})" for name, value in findings["optional"].items()},
+        "system": computer["system"],
+        "processors": f"{computer['processors']}, {computer['torch_threads']} used by torch",
+        "memory": memory,
+        "GPU": "; ".join(devices) or "none that torch can use; the processor does the work",
+        "self-test": f"{verdict} in {test['elapsed_s']:.1f} s: {outcome}",
+    }
+    return "\n".join(f"{name:13} {value}" for name, value in rows.items())
 
 
 def _versions(names: tuple[str, ...]) -> dict[str, str | None]:
     return {name: package_version(name) for name in names}
 
 
-def _memory_gb() -> float | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
-
-
 def _cuda_device(index: int) -> dict[str, Any]:
     about = torch.cuda.get_device_properties(index)
-    return {"device": f"cuda:{index}", "name": about.name, "memory_gb": about.total_memory / 1024**3}
+    return {"device": f"cuda:{index}", "name": about.name, "memory_gb": about.total_memory / GIB}
 
 
 def _blobs(name: str, shift_mm: Array, inverted: bool) -> Volume:

@@ -13,16 +13,9 @@ Listener = Callable[[str, float], None]
 class Monitor:
     """Report progress of a run and let the caller cancel it.
 
-    Parameters
-    ----------
-    listener : callable, optional
-        Called as ``listener(stage, fraction)``; ``stage`` is a short plain-words label,
-        ``fraction`` the share of the whole run done, in [0, 1].
-
-    Notes
-    -----
-    Methods call :meth:`report` often; it raises `Cancelled` once :meth:`cancel` was called
-    (from any thread), so that a run stops at its next report.
+    ``listener(stage, fraction)`` is called with a short plain-words label and the share of the whole run done, in
+    [0, 1].  Methods call :meth:`report` often; it raises `Cancelled` once :meth:`cancel` was called (from any thread),
+    so that a run stops at its next report.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
@@ -34,13 +27,7 @@ class Monitor:
         self._cancelled.set()
 
     def report(self, stage: str, fraction: float) -> None:
-        """Tell how far the run is.
-
-        Raises
-        ------
-        Cancelled
-            When :meth:`cancel` was called before.
-        """
+        """Tell how far the run is; raises `Cancelled` when :meth:`cancel` was called before."""
         if self._cancelled.is_set():
             raise Cancelled("cancelled on request")
         if self._listener is not None:

@@ -27,16 +27,14 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 def to_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
     """The record as JSON holds it: dictionaries and lists."""
-    return asdict(record)
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(record)))
+    return plain
 
 
 def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
     """Make a record from what `to_json` gave; keys that a later version added are left out.
 
-    Raises
-    ------
-    InputError
-        When a field is missing or of another kind; the message names it.
+    Raises `InputError`, which names the field, when one is missing or of another kind.
     """
     made: T = _as(cls, value, cls.__name__)
     return made

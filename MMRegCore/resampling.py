@@ -22,7 +22,6 @@ def resample(
 
     Parameters
     ----------
-    volume : Volume
     grid : Grid
         Target (fixed) grid.
     moving_from_fixed_ras : ndarray, (4, 4), optional

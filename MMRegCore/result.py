@@ -54,12 +54,7 @@ class RegistrationResult:
     def save(self, folder: Path, *, fixed: Volume, transform_only: bool = False) -> None:
         """Write ``transform.h5`` and ``result.json``, and unless ``transform_only`` the warped images, maps and report.
 
-        All files appear together or, when one cannot be written, none does.
-
-        Raises
-        ------
-        InputError
-            When the folder cannot be written to.
+        All files appear together or, when one cannot be written (`InputError`), none does.
         """
         with staged_folder(Path(folder)) as staging:
             write_transform(self.transform, staging / "transform.h5")

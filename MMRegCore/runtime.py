@@ -20,13 +20,7 @@ _CPU_DEFAULT_BYTES = 2 * GIB
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
-
-    Raises
-    ------
-    DeviceError
-        When the device is not known or not there; says what is.
-    """
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device; `DeviceError` says what is there instead."""
     cuda_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda:0" if cuda_count else "cpu")
@@ -47,22 +41,16 @@ def is_mixed(device: torch.device, precision: str) -> bool:
 
     'mixed' does, 'float32' does not; 'auto' does on a GPU, and on a processor that has instructions for it.
     """
-    return precision == "mixed" or (precision == "auto" and (device.type == "cuda" or _processor_has_bfloat16()))
-
-
-def _processor_has_bfloat16() -> bool:
-    # Older releases do not say.
+    # Older releases of PyTorch do not say what a processor can.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    fast = device.type == "cuda" or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return precision == "mixed" or (precision == "auto" and bool(fast))
 
 
 def memory_budget_bytes(device: torch.device, memory_gb: float | None = None) -> int:
     """How much memory a run may plan with: what was asked for, else a careful share of what is free.
 
-    Raises
-    ------
-    DeviceError
-        When ``memory_gb`` is not a positive number.
+    Raises `DeviceError` when ``memory_gb`` is below 0.1 or not finite.
     """
     if memory_gb is not None:
         if not 0.1 <= memory_gb < float("inf"):
@@ -80,9 +68,14 @@ def available_memory_bytes() -> int:
         for line in meminfo.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
+    return total_memory_bytes() or 4 * GIB
+
+
+def total_memory_bytes() -> int | None:
+    """Memory of this machine in bytes; None where the system does not say, as Windows."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 * GIB
+    return None
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -13,12 +13,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from fractions import Fraction
+from importlib import import_module
+from pkgutil import iter_modules
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from MMRegCore.errors import InputError
 
 S = TypeVar("S", bound="Settings")
+T = TypeVar("T")
 Tier = Literal["basic", "expert"]
 
 # A longer list of names would bury the suggestion.
@@ -26,13 +29,15 @@ _LISTED = 10
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _KINDS = {bool: "switch", int: "integer", float: "number", str: "text"}
+# What a field's name may end in, and the unit that it says.
+_UNITS = {"mm": "mm", "voxel": "voxel", "deg": "°", "db": "dB"}
 _EXAMPLES = {"switch": "true", "integer": "4", "number": "0.5", "text": "name"}
 
 
 def setting(
     default: object,
-    *,
     help: str,  # noqa: A002 - the word that argparse uses for it
+    *,
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
@@ -44,10 +49,10 @@ def setting(
 
     Parameters
     ----------
-    default : object
     help : str
         One sentence.
     unit : str
+        Where the field's name does not end in it.
     minimum, maximum : float, optional
         Bounds of a number, or of every number of a list.
     label : str
@@ -76,29 +81,13 @@ def variant(chosen_by: str, class_of: Callable[[str], type[Settings]]) -> Any:  
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """One setting as a command line or a form shows it.
+    """One setting as a command line or a form shows it."""
 
-    Attributes
-    ----------
-    key : str
-        Dotted.
-    kind : {'switch', 'integer', 'number', 'text', 'choice'}
-        Of the value, or of the elements of a list.
-    is_list : bool
-    choices : tuple of str
-        What a choice is made from; for other kinds, words that are allowed beside a value.
-    default : object
-        The value in the settings that were described.
-    label, help, unit : str
-    tier : {'basic', 'expert'}
-    minimum, maximum : float or None
-    """
-
-    key: str
-    kind: str
+    key: str  # dotted
+    kind: str  # switch, integer, number, text or choice: of the value, or of the elements of a list
     is_list: bool
-    choices: tuple[str, ...]
-    default: object
+    choices: tuple[str, ...]  # what a choice is made from; for other kinds, words that are allowed beside a value
+    default: object  # the value in the settings that were described
     label: str
     help: str
     unit: str
@@ -132,13 +121,7 @@ class SettingInfo:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of the parameter classes.
-
-    Raises
-    ------
-    InputError
-        When a value is of the wrong kind or out of its range; the message names the setting.
-    """
+    """Base of the parameter classes; `InputError` names the setting of a value of the wrong kind or out of range."""
 
     def __post_init__(self) -> None:
         for item, hint in _typed_fields(type(self)):
@@ -159,22 +142,17 @@ class Settings:
     def from_dict(cls: type[S], values: Mapping[str, object], *, prefix: str = "") -> S:
         """Make settings from nested dictionaries; what is not given keeps its default.
 
-        Raises
-        ------
-        InputError
-            For an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
+        Raises `InputError` for an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"expected {prefix.rstrip('.') or 'the settings'} to be a JSON object; got {values!r}")
-        known = {_key_in(item, cls, values): (item, hint) for item, hint in _typed_fields(cls)}
-        arguments = {}
+        known = {f"{prefix}{_key_in(item, cls, values)}": (item, hint) for item, hint in _typed_fields(cls)}
+        arguments: dict[str, Any] = {}
         for name, value in values.items():
             key = f"{prefix}{name}"
-            if name not in known:
-                raise unknown_name("setting", key, [f"{prefix}{other}" for other in known])
-            item, hint = known[name]
+            item, hint, current = named("setting", key, known)
             kind = item.metadata["class_of"](name) if _is_variant(item) else hint
-            if _is_settings(kind) and not isinstance(value, Settings):
+            if isinstance(kind, type) and issubclass(kind, Settings) and not isinstance(value, Settings):
                 arguments[item.name] = kind.from_dict(_over(item.default, value), prefix=f"{key}.")
             else:
                 arguments[item.name] = _checked(value, hint, item, key)
@@ -198,6 +176,19 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> InputError:
     return InputError(f"expected the name of a {what}{choice}; got '{name}'{hint}")
 
 
+def named(what: str, name: str, known: Mapping[str, T]) -> T:
+    """What is known under that name; `InputError` with the nearest name where nothing is."""
+    if name not in known:
+        raise unknown_name(what, name, list(known))
+    return known[name]
+
+
+def plugins_of(package: str, attribute: str) -> list[Any]:
+    """Plug-ins are found by being there: the attribute of every module of a package that defines it."""
+    modules = [import_module(f"{package}.{found.name}") for found in iter_modules(import_module(package).__path__)]
+    return [getattr(module, attribute) for module in modules if hasattr(module, attribute)]
+
+
 def describe(settings: Settings) -> Iterator[SettingInfo]:
     """Go through every setting, the nested ones too, under its dotted key."""
     for key, value, item, hint in _leaves(settings):
@@ -209,15 +200,9 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
 
     Parameters
     ----------
-    settings : Settings
     changes : mapping
         Dotted keys to values; a text is read as the setting's own kind: ``{"mcbo.strides": "2,4,6"}``.  Another plug-in
-        begins with its own defaults.
-
-    Raises
-    ------
-    InputError
-        For an unknown key (the nearest known one is suggested), a wrong kind, a value out of range.
+        begins with its own defaults.  Errors are those of `Settings.from_dict`.
     """
     choosers = {item.metadata["chosen_by"]: item for item in fields(settings) if _is_variant(item)}
     chosen = {key: changes[key] for key in choosers if key in changes and changes[key] != getattr(settings, key)}
@@ -227,13 +212,12 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
     known = {key: (item, hint, current) for key, current, item, hint in _leaves(settings)}
     values = settings.to_dict()
     for key, value in changes.items():
-        if key not in known:
-            raise unknown_name("setting", key, list(known))
+        item, hint, current = named("setting", key, known)
         *parents, last = key.split(".")
         branch = values
         for parent in parents:
             branch = branch[parent]
-        branch[last] = _from_text(value, *known[key], key) if isinstance(value, str) else value
+        branch[last] = _from_text(value, item, hint, current, key) if isinstance(value, str) else value
     try:
         return type(settings).from_dict(values)
     except InputError as error:
@@ -294,10 +278,6 @@ def _key_in(item: Field[Any], cls: type[Settings], values: Mapping[str, object])
     return str(values.get(chooser.name, None if chooser.default is MISSING else chooser.default))
 
 
-def _is_settings(hint: Any) -> bool:  # noqa: ANN401 - a type hint can be anything
-    return isinstance(hint, type) and issubclass(hint, Settings)
-
-
 def _plain(value: object) -> object:
     if isinstance(value, Settings):
         return value.to_dict()
@@ -324,13 +304,17 @@ def _info(key: str, value: object, item: Field[Any], hint: Any) -> SettingInfo: 
         is_list=is_list,
         choices=tuple(choices),
         default=value,
-        label=about.get("label") or _label(item.name, about.get("unit", "")),
+        label=about.get("label") or _label(item.name, _unit(item)),
         help=about.get("help", ""),
-        unit=about.get("unit", ""),
+        unit=_unit(item),
         tier=about.get("tier", "expert"),
         minimum=about.get("minimum"),
         maximum=about.get("maximum"),
     )
+
+
+def _unit(item: Field[Any]) -> str:
+    return item.metadata.get("unit") or _UNITS.get(item.name.rpartition("_")[2], "")
 
 
 def _label(name: str, unit: str) -> str:
@@ -375,7 +359,7 @@ def _as_number(value: object, kind: type[int] | type[float]) -> tuple[bool, obje
 
 
 def _check_range(value: object, item: Field[Any], key: str) -> None:
-    minimum, maximum, unit = (item.metadata.get(name) for name in ("minimum", "maximum", "unit"))
+    minimum, maximum, unit = item.metadata.get("minimum"), item.metadata.get("maximum"), _unit(item)
     for part in value if isinstance(value, tuple) else (value,):
         if not isinstance(part, int | float) or isinstance(part, bool):
             continue

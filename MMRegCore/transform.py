@@ -96,10 +96,7 @@ class SpatialTransform:
     def apply_inverse(self, points_ras: Array, tolerance_mm: float = 1e-5, iterations: int = 60) -> Array:
         """Take moving points (N, 3), RAS mm, to the fixed points (N, 3) that :meth:`apply` maps onto them.
 
-        Raises
-        ------
-        GeometryError
-            When a point is not reached to ``tolerance_mm``: the map folds or is not invertible there.
+        Raises `GeometryError` when a point is not reached to ``tolerance_mm``: the map folds or has no inverse there.
         """
         target = np.asarray(points_ras, dtype=np.float64).reshape(-1, 3)
         linear_inverse = cast(Array, np.linalg.inv(self.linear_ras))
@@ -143,7 +140,7 @@ def composite_from_field(
     """Make the composite transform whose values on the field's grid are the field's.
 
     The linear part is the rigid (or affine) transform that fits the field best where ``weight`` is large; the residual
-    is a cubic B-spline that carries the edge on outside the grid and fades to zero over a margin wide enough not to
+    is a cubic B-spline that has replicate padding outside the grid and fades to zero over a margin wide enough not to
     fold.
 
     Parameters

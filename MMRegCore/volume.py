@@ -20,17 +20,10 @@ _LONGEST_NAME_BYTES = 100
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One image on a working grid, and where it counts.
+    """One image on a working grid, and where it counts."""
 
-    Attributes
-    ----------
-    image : Tensor, (1, 1, D, H, W)
-    weight : Tensor, (1, 1, D, H, W)
-        In [0, 1]; 0 outside the foreground.
-    """
-
-    image: torch.Tensor
-    weight: torch.Tensor
+    image: torch.Tensor  # (1, 1, D, H, W)
+    weight: torch.Tensor  # (1, 1, D, H, W): in [0, 1]; 0 outside the foreground
 
     def to(self, device: torch.device) -> Channel:
         """The same on another device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
 import numpy as np
@@ -52,24 +52,14 @@ class QualityMap:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What a registration did, on the fixed grid.
+    """What a registration did, on the fixed grid."""
 
-    Attributes
-    ----------
-    quality : Quality
-        All numbers, measured inside ``mask``.
-    maps : tuple of QualityMap
-    before, after : tuple of Volume
-        Each moving image under the initial and under the final transform; their masks are their foreground there.
-    mask : Tensor, (D, H, W), bool
-        The foreground of the fixed image.
-    """
-
-    quality: Quality
+    quality: Quality  # all numbers, measured inside ``mask``
     maps: tuple[QualityMap, ...]
+    # Each moving image under the initial and under the final transform; their masks are their foreground there.
     before: tuple[Volume, ...]
     after: tuple[Volume, ...]
-    mask: torch.Tensor
+    mask: torch.Tensor  # (D, H, W), bool: the foreground of the fixed image
 
 
 def assess(
@@ -82,33 +72,16 @@ def assess(
     model_selection: ModelSelection | None = None,
     monitor: Monitor | None = None,
 ) -> Assessment:
-    """Measure a registration.
+    """Measure a registration, in the mask of the fixed image where it has one.
 
-    Parameters
-    ----------
-    fixed : Volume
-        Ultrasound; its mask, when it has one, is where everything is measured.
-    moving : sequence of Volume
-        MR images, each in its own space.
-    transform : SpatialTransform
-        The whole way from fixed to moving, of any kind.
-    initial : SpatialTransform, optional
-        The initial transform; identity when None.
-    maps : mapping of str to Tensor (D, H, W), optional
-        Maps on the fixed grid that cannot be computed from the transform, such as 'expected_error'.
-    model_selection : ModelSelection, optional
-    monitor : Monitor, optional
-
-    Raises
-    ------
-    InputError
-        When nothing is inside the mask, the transform gives non-finite displacements there, or a map is not known.
-    GeometryError
-        When a map does not fill the fixed grid.
+    ``transform`` is the whole way from fixed to moving, of any kind; ``initial`` the initial transform, identity when
+    None.  ``maps`` (D, H, W) by their names are those on the fixed grid that cannot be computed from the transform,
+    such as 'expected_error'.  Raises `InputError` when nothing is inside the mask, the transform gives non-finite
+    displacements there, or a map is not known; `GeometryError` when a map does not fill the fixed grid.
     """
     monitor = monitor if monitor is not None else Monitor()
     mask = fixed.foreground
-    fixed = _finite(fixed)
+    fixed = finite(fixed)
     monitor.report("measuring the displacement", 0.0)
     after_field = transform.displacement_field(fixed.grid)
     before_field = DisplacementField.zero(fixed.grid) if initial is None else initial.displacement_field(fixed.grid)
@@ -116,8 +89,7 @@ def assess(
     field = after_field if initial is None else after_field.relative_to(initial.linear_ras)
     if not bool(torch.isfinite(field.displacement_mm[mask]).all()):
         raise InputError("expected a transform with finite displacements on the fixed image; got others")
-    comparison = _Comparison(fixed, mask)
-    before, after, compared = [], [], []
+    comparison, before, after, compared = _Comparison(fixed, mask), [], [], []
     for index, image in enumerate(moving):
         monitor.report(f"comparing {image.name}", 0.3 + 0.6 * index / len(moving))
         before.append(_resampled(image, fixed.grid, before_field))
@@ -126,42 +98,54 @@ def assess(
     monitor.report("quality maps", 0.9)
     measured = Measured(fixed, mask, field, tuple(before), tuple(after))
     found = _maps(measured, maps or {})
-    by_name = {each.spec.name: each for each in found}
+    quality = _quality(measured, found, tuple(compared), model_selection)
+    quality = replace(quality, notes=(*quality.notes, *_doubts((fixed, *moving))))
+    monitor.report("assessed", 1.0)
+    return Assessment(quality, found, measured.before, measured.after, mask)
+
+
+def _doubts(images: Sequence[Volume]) -> list[str]:
+    """What the readers of the images could not be sure of."""
+    read = [(image.name, image.reading) for image in images if image.reading is not None]
+    return [f"{name}: {text}." for name, reading in read for text in reading.warnings]
+
+
+def finite(volume: Volume) -> Volume:
+    """The image with non-finite voxels at its minimum: one of them must not blank all; `InputError` without others."""
+    good = torch.isfinite(volume.data)
+    if not bool(volume.foreground.any()):
+        raise InputError(f"expected '{volume.name}' to have finite voxels inside its mask; got none")
+    return volume if bool(good.all()) else volume.with_data(torch.where(good, volume.data, volume.data[good].min()))
+
+
+def _quality(
+    measured: Measured,
+    maps: tuple[QualityMap, ...],
+    compared: tuple[ImageComparison, ...],
+    model_selection: ModelSelection | None,
+) -> Quality:
+    mask, field = measured.mask, measured.field
+    by_name = {each.spec.name: each for each in maps}
     displacement = by_name["displacement"].summary.inside
     jacobian = _jacobian(by_name["jacobian_determinant"].volume.data[0][mask])
     nearest = field.nearest_rigid(mask)
     rigid = _rigid(nearest, field.grid, mask)
     deformation = _distribution(field.relative_to(nearest).magnitude_mm()[mask])
     expected = by_name["expected_error"].summary.inside.mean if "expected_error" in by_name else None
-    quality = Quality(
-        region=_region(field.grid, mask),
+    voxels = int(mask.sum())
+    volume_ml = voxels * field.grid.voxel_volume_mm3 / 1000
+    return Quality(
+        region=Region(voxels, voxels / mask.numel(), volume_ml, tuple(field.grid.spacing_mm.tolist())),
         displacement_mm=displacement,
         rigid=rigid,
         deformation_mm=deformation,
         jacobian_determinant=jacobian,
-        moving=tuple(compared),
-        maps=tuple(each.summary for each in found),
+        moving=compared,
+        maps=tuple(each.summary for each in maps),
         model_selection=model_selection,
         verdict=judge(expected, model_selection, compared, jacobian),
-        notes=(*notes_on(displacement, rigid, deformation, jacobian, compared), *_doubts((fixed, *moving))),
+        notes=notes_on(displacement, rigid, deformation, jacobian, compared),
     )
-    monitor.report("assessed", 1.0)
-    return Assessment(quality, found, tuple(before), tuple(after), mask)
-
-
-def _doubts(images: Sequence[Volume]) -> list[str]:
-    """What the readers of the images could not be sure of."""
-    return [
-        f"{image.name}: {text}." for image in images if image.reading is not None for text in image.reading.warnings
-    ]
-
-
-def _finite(volume: Volume) -> Volume:
-    """The image with non-finite voxels at its minimum."""
-    good = torch.isfinite(volume.data)
-    if not bool(volume.foreground.any()):
-        raise InputError(f"expected '{volume.name}' to have finite voxels inside its mask; got none")
-    return volume if bool(good.all()) else volume.with_data(torch.where(good, volume.data, volume.data[good].min()))
 
 
 def _maps(measured: Measured, given: Mapping[str, torch.Tensor]) -> tuple[QualityMap, ...]:
@@ -198,12 +182,6 @@ def _quality_map(spec: MapSpec, values: torch.Tensor, measured: Measured) -> Qua
         _distribution(finite),
     )
     return QualityMap(spec, Volume(values[None].cpu(), grid, name=spec.name), summary)
-
-
-def _region(grid: Grid, mask: torch.Tensor) -> Region:
-    voxels = int(mask.sum())
-    volume_ml = voxels * grid.voxel_volume_mm3 / 1000
-    return Region(voxels, voxels / mask.numel(), volume_ml, tuple(grid.spacing_mm.tolist()))
 
 
 def _rigid(matrix: Array, grid: Grid, mask: torch.Tensor) -> RigidPart:
@@ -251,7 +229,7 @@ def number(value: SupportsFloat) -> float | None:
 
 def _resampled(moving: Volume, grid: Grid, field: DisplacementField) -> Volume:
     """The moving image on the fixed grid (trilinear); its minimum, and no mask, outside of its field of view."""
-    foreground, moving = moving.foreground, _finite(moving)
+    foreground, moving = moving.foreground, finite(moving)
     positions = positions_between(moving.grid, grid) + field.to_voxel(moving.grid)
     within = inside(positions, moving.grid.shape)[0, 0]
     covered = within

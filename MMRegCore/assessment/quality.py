@@ -72,31 +72,16 @@ class ImageComparison:
 
 @dataclass(frozen=True)
 class MapSummary:
-    """A quality map, and how it is shown.
-
-    Attributes
-    ----------
-    name : str
-    file : str
-        In the folder of ``result.json``.
-    title, unit, sentence : str
-    colours : tuple of str
-        '#rrggbb' at even steps from the lower to the upper limit.
-    limits : tuple of float
-        Of the colour scale.
-    background : float
-        What the file holds where nothing was measured.
-    inside : Distribution
-    """
+    """A quality map, and how it is shown."""
 
     name: str
-    file: str
+    file: str  # in the folder of ``result.json``
     title: str
     unit: str
     sentence: str
-    colours: tuple[str, ...]
-    limits: tuple[float, float]
-    background: float
+    colours: tuple[str, ...]  # '#rrggbb' at even steps from the lower to the upper limit
+    limits: tuple[float, float]  # of the colour scale
+    background: float  # what the file holds where nothing was measured
     inside: Distribution
 
 
@@ -129,13 +114,7 @@ class Quality:
 
 
 def read_quality(text: str) -> Quality:
-    """The quality in the text of a ``result.json``.
-
-    Raises
-    ------
-    InputError
-        When the text is none, is of another schema version, or lacks something.
-    """
+    """The quality in the text of a ``result.json``; `InputError` when it is none, of another version, or incomplete."""
     try:
         content = json.loads(text)
     except ValueError:

@@ -26,13 +26,7 @@ def judge(
 ) -> Verdict:
     """The gravest finding decides; all are named, the gravest first.
 
-    Parameters
-    ----------
-    expected_error_mm : float, optional
-        Mean over the field of view; None where it is not known.
-    model_selection : ModelSelection, optional
-    moving : sequence of ImageComparison
-    jacobian : JacobianSummary
+    ``expected_error_mm`` is the mean over the field of view; None where it is not known.
     """
     findings = [
         *_by_error(expected_error_mm),

@@ -10,7 +10,7 @@ from MMRegCore.monitor import Monitor
 
 
 def features(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Write the descriptors of an image as a volume of several values per voxel."""
+    """Write the descriptors of an image: a volume of several values per voxel that depend on structure only."""
     from MMRegCore.similarity.settings import DescriptorSettings
 
     settings = DescriptorSettings(name=arguments.kind, dns_weights=arguments.weights)
@@ -26,8 +26,7 @@ def features(arguments: argparse.Namespace, screen: Screen) -> None:
     check_image(image)
     device = resolve_device(arguments.device)
     descriptor = make_descriptor(settings)
-    monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
+    with cancel_on_signals(Monitor(screen)) as monitor:
         monitor.report("descriptors", 0.0)
         values = torch.nan_to_num(image.data, nan=0.0, posinf=0.0, neginf=0.0)[None].to(device)
         described = descriptor.encode_moving(values, image.foreground[None, None].float().to(device))

@@ -51,16 +51,8 @@ def check_output_folder(folder: Path) -> None:
 def read_moving(paths: Sequence[Path], masks: Sequence[str]) -> tuple[Volume, ...]:
     """Read the moving images, each with its mask, under names that differ.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-    masks : sequence of str
-        Paths in the same order, ``'none'`` for an image without; those not given are none.
-
-    Raises
-    ------
-    InputError
-        When there are more masks than images, and as `read_volume`.
+    ``masks`` are paths in the same order, ``'none'`` for an image without; those not given are none.  Raises
+    `InputError` when there are more masks than images, and as `read_volume`.
     """
     from MMRegCore.io.volumes import read_volume
     from MMRegCore.volume import distinctly_named

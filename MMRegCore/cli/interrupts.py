@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 from MMRegCore.monitor import Monitor
 
@@ -13,23 +14,28 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def cancel_on_signals(monitor: Monitor) -> Iterator[None]:
-    """Make the first SIGINT or SIGTERM cancel the run at its next report; a second one kills the process.
+def handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle signals meanwhile; only the main thread may, and another one leaves them to it."""
+    mine = signals if threading.current_thread() is threading.main_thread() else ()
+    before = {each: signal.signal(each, handler) for each in mine}
+    try:
+        yield
+    finally:
+        for each, earlier in before.items():
+            signal.signal(each, earlier)
+
+
+@contextmanager
+def cancel_on_signals(monitor: Monitor) -> Iterator[Monitor]:
+    """Make the first SIGINT or SIGTERM cancel the monitor's run at its next report; a second one kills the process.
 
     What is being written when the signal comes is thereby written to its end.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals; its owner cancels through the monitor
-        return
 
     def cancel(number: int, frame: object) -> None:
         monitor.cancel()
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
-    before = {each: signal.signal(each, cancel) for each in _SIGNALS}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    with handled(_SIGNALS, cancel):
+        yield monitor

@@ -8,12 +8,12 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from MMRegCore.cli.arguments import build_parser
+from MMRegCore.cli.interrupts import handled
 from MMRegCore.cli.screen import Screen, make_screen
 from MMRegCore.errors import Cancelled, MMRegError
 
@@ -21,25 +21,15 @@ DONE, INTERNAL, BAD_INPUT, CANCELLED = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments after the program's name; those of the process when None.
-
-    Returns
-    -------
-    int
-        0 done, 2 bad input, 3 cancelled, 1 anything else.
-    """
+    """Run one command, by default that of the process: 0 done, 2 bad input, 3 cancelled, 1 anything else."""
     _print_anything()
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what was wrong, or shown the help
         return int(stop.code or DONE)
     screen = make_screen(as_json=getattr(arguments, "json_progress", False))
-    with _log_on(screen, verbose=arguments.verbose), _stop_on_terminate():
+    # SIGTERM unwinds as Ctrl-C does, so that temporary files are removed.
+    with _log_on(screen, verbose=arguments.verbose), handled([signal.SIGTERM], signal.default_int_handler):
         return _guarded(arguments, screen)
 
 
@@ -97,16 +87,3 @@ def _log_on(screen: Screen, *, verbose: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-@contextmanager
-def _stop_on_terminate() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

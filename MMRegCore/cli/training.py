@@ -14,7 +14,7 @@ _CANCELLED = 3
 
 
 def train(arguments: argparse.Namespace, screen: Screen) -> int | None:
-    """Train a network, or show the settings of its training."""
+    """Train a network on your own images; several GPUs through torchrun."""
     from MMRegCore.settings import as_text, describe, with_changes
     from MMRegCore.training.recipes import find_recipe, read_settings
 
@@ -30,14 +30,9 @@ def train(arguments: argparse.Namespace, screen: Screen) -> int | None:
     monitor = Monitor(screen)
     try:
         with cancel_on_signals(monitor):
+            options = {"device": arguments.device, "resume": arguments.resume}
             scores = run_training(
-                arguments.name,
-                settings,
-                arguments.data,
-                arguments.output,
-                device=arguments.device,
-                resume=arguments.resume,
-                monitor=monitor,
+                arguments.name, settings, arguments.data, arguments.output, monitor=monitor, **options
             )
     except Cancelled:
         screen.fail("cancelled; go on with --resume", kind="Cancelled", code=_CANCELLED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MMRegCore.cli.inputs import changes_from, check_output_folder, read_moving
 from MMRegCore.cli.interrupts import cancel_on_signals
@@ -14,13 +14,12 @@ from MMRegCore.errors import InputError
 from MMRegCore.monitor import Monitor
 
 if TYPE_CHECKING:
-    from MMRegCore.config import SettingInfo
     from MMRegCore.simulate import Anatomy
     from MMRegCore.transform import SpatialTransform
 
 
 def register(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Register, and write transform, warped images, report and provenance."""
+    """Register one or several MR images to an ultrasound volume."""
     from MMRegCore.config import load_preset, with_changes
 
     check_output_folder(arguments.output)
@@ -33,17 +32,10 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
     fixed = read_volume(arguments.fixed, mask_path=arguments.fixed_mask)
     moving = read_moving(arguments.moving, arguments.moving_mask)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
-    monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
+    with cancel_on_signals(Monitor(screen)) as monitor:
+        computer = _computer(arguments)
         result = find_transform(
-            fixed,
-            moving,
-            settings=settings,
-            initial_transform=initial,
-            device=arguments.device,
-            memory_gb=arguments.memory_gb,
-            seed=arguments.seed,
-            monitor=monitor,
+            fixed, moving, settings=settings, initial_transform=initial, monitor=monitor, **computer
         )
         monitor.report("writing the result", 1.0)
         result.save(arguments.output, fixed=fixed, transform_only=arguments.transform_only)
@@ -51,7 +43,11 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def apply(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Apply a transform to a volume, a label map, landmarks or markups."""
+    """Apply a transform to a volume, a label map, landmarks or markups: from moving (MR) to fixed (ultrasound) space.
+
+    Landmarks are moving landmarks, pushed to where they lie in the ultrasound. Volumes are resampled on the grid of
+    --reference, or on their own, extended to hold what was moved; outside of them the result is 0.
+    """
     del screen  # it takes no time worth showing
     from MMRegCore.io.files import suffix_of
     from MMRegCore.io.landmarks import LANDMARK_SUFFIXES
@@ -102,7 +98,7 @@ def _apply_to_image(arguments: argparse.Namespace, transform: SpatialTransform) 
 
 
 def tre(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Print the target registration error as JSON."""
+    """Print the target registration error on landmarks, before and after, as JSON."""
     del screen
     from MMRegCore.evaluate.landmarks import target_registration_error
     from MMRegCore.io.landmarks import read_landmark_pairs, read_landmarks
@@ -122,7 +118,7 @@ def tre(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def qa(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Assess a transform, and write qa.json and report.html."""
+    """Assess any transform, ours or another tool's: qa.json and report.html."""
     check_output_folder(arguments.output)
     from MMRegCore.assessment.assess import assess
     from MMRegCore.intensities import without_outliers, without_padding
@@ -137,64 +133,56 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     moving = [without_padding(without_outliers(each)) for each in read_moving(arguments.moving, arguments.moving_mask)]
     transform = read_transform(arguments.transform)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
-    given = ("fixed", "fixed_mask", "moving", "moving_mask", "transform", "initial_transform")
-    provenance = {"inputs": {name: _as_json(getattr(arguments, name)) for name in given}}
-    monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
+    inputs = _given(arguments, "fixed fixed_mask moving moving_mask transform initial_transform")
+    with cancel_on_signals(Monitor(screen)) as monitor:
         assessment = assess(fixed, moving, transform, initial=initial, monitor=monitor.part(0.0, 0.6))
         monitor.report("writing the report", 0.6)
         with staged_folder(arguments.output) as folder:
             readings = {volume.name: volume.reading and to_json(volume.reading) for volume in (fixed, *moving)}
-            content = {**provenance, "readings": readings, "quality": to_json(assessment.quality)}
+            content = {"inputs": inputs, "readings": readings, "quality": to_json(assessment.quality)}
             (folder / "qa.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             title = f"Quality of {arguments.transform.name}"
-            write_report(folder / "report.html", fixed, assessment, provenance, title=title)
+            write_report(folder / "report.html", fixed, assessment, {"inputs": inputs}, title=title)
     screen.done(arguments.output)
 
 
 def presets(arguments: argparse.Namespace, screen: Screen) -> None:
     """List the presets, or the settings of one."""
     del screen
-    from MMRegCore.config import describe, load_preset, preset_description, preset_names, presets_as_json
+    from MMRegCore.config import as_text, describe, load_preset, preset_description, preset_names, presets_as_json
 
     if arguments.show is None:
-        about = {name: preset_description(name) for name in preset_names()}
-        print(json.dumps(presets_as_json(), indent=2) if arguments.json else _columns(about))
+        width = max(map(len, preset_names()))
+        lines = [f"{name:{width}}  {preset_description(name)}" for name in preset_names()]
+        print(json.dumps(presets_as_json(), indent=2) if arguments.json else "\n".join(lines))
         return
     settings = load_preset(arguments.show)
     if arguments.json:
         print(json.dumps(settings.to_dict(), indent=2))
         return
     print(f"{arguments.show}: {preset_description(arguments.show)}")
-    for about_setting in describe(settings):
-        print(_setting_lines(about_setting))
+    for about in describe(settings):
+        kind = ", ".join(filter(None, (about.expected, about.range)))
+        print(f"\n{about.key} = {as_text(about.default)}\n    {about.help}\n    ({kind})")
 
 
 def doctor(arguments: argparse.Namespace, screen: Screen) -> int:
-    """Tell what this computer offers, and whether a small registration comes out right."""
+    """Show versions, devices and memory, and try a small registration (about 10 seconds)."""
     from MMRegCore.doctor import as_text, examine
 
-    monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
+    with cancel_on_signals(Monitor(screen)) as monitor:
         findings = examine(device=arguments.device, monitor=monitor)
     print(json.dumps(findings, indent=2) if arguments.json else as_text(findings))
     return 0 if findings["self_test"]["passed"] else 1
 
 
 def demo(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Register a simulated case whose answer is known, and write it all."""
+    """Register the MNI152 brain to a simulated ultrasound of it, with a brain shift that is known."""
     check_output_folder(arguments.output)
     from MMRegCore.demo import run_demo
 
-    monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
-        truth = run_demo(
-            arguments.output,
-            device=arguments.device,
-            memory_gb=arguments.memory_gb,
-            seed=arguments.seed,
-            monitor=monitor,
-        )
+    with cancel_on_signals(Monitor(screen)) as monitor:
+        truth = run_demo(arguments.output, monitor=monitor, **_computer(arguments))
     screen.note(
         f"mmreg: mean error against the known truth: {truth.field.before.mean:.2f} mm before, "
         f"{truth.field.after.mean:.2f} mm after; on {truth.landmarks.count} landmarks: "
@@ -204,7 +192,10 @@ def demo(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Simulate a case, and write it with its ground truth."""
+    """Simulate an ultrasound of an MR after a brain shift, with the true transform and landmarks.
+
+    The MR may be skull-stripped or not; the size of the shift is drawn from statistics of real landmarks.
+    """
     check_output_folder(arguments.output)
     if not arguments.mr and (arguments.contrast or arguments.tumour_mask):
         raise InputError("expected --contrast and --tumour-mask with --mr only; got no --mr")
@@ -212,8 +203,7 @@ def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
 
     shift = simulator.BrainShiftSettings(mean_mm=arguments.mean_shift_mm)
     cavity = simulator.CavitySettings() if arguments.cavity else None
-    monitor = Monitor(screen)
-    with cancel_on_signals(monitor):
+    with cancel_on_signals(Monitor(screen)) as monitor:
         monitor.report("finding the tissues", 0.0)
         anatomy = _anatomy(arguments)
         monitor.report("simulating the ultrasound", 0.4)
@@ -221,10 +211,18 @@ def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
             anatomy, entry_direction_ras=arguments.entry, shift=shift, cavity=cavity, seed=arguments.seed
         )
         monitor.report("writing the case", 0.8)
-        given = ("mr", "contrast", "render", "tumour_mask", "mean_shift_mm", "cavity", "entry", "seed")
-        options = {name: _as_json(getattr(arguments, name)) for name in given}
+        options = _given(arguments, "mr contrast render tumour_mask mean_shift_mm cavity entry seed")
         simulator.write_case(case, arguments.output, {"options": options, "shift": shift.to_dict()})
     screen.done(arguments.output)
+
+
+def _computer(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("device", "memory_gb", "seed")}
+
+
+def _given(arguments: argparse.Namespace, names: str) -> dict[str, object]:
+    """Options as JSON holds them."""
+    return {name: _as_json(getattr(arguments, name)) for name in names.split()}
 
 
 def _anatomy(arguments: argparse.Namespace) -> Anatomy:
@@ -240,18 +238,6 @@ def _anatomy(arguments: argparse.Namespace) -> Anatomy:
     if twice := taken.intersection(arguments.render):
         raise InputError(f"expected --render of contrasts that are not there; got {', '.join(sorted(twice))}")
     return with_contrasts(anatomy, list(dict.fromkeys(arguments.render)), seed=arguments.seed)
-
-
-def _columns(rows: dict[str, str]) -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"{name:{width}}  {text}" for name, text in rows.items())
-
-
-def _setting_lines(about: SettingInfo) -> str:
-    from MMRegCore.config import as_text
-
-    kind = ", ".join(filter(None, (about.expected, about.range)))
-    return f"\n{about.key} = {as_text(about.default)}\n    {about.help}\n    ({kind})"
 
 
 def _as_json(value: object) -> object:

@@ -10,24 +10,10 @@ from MMRegCore.errors import GeometryError
 
 
 def dice(first: torch.Tensor, second: torch.Tensor, labels: Sequence[int] | None = None) -> dict[int, float]:
-    """Dice coefficient of each label: 2 |A ∩ B| / (|A| + |B|).
+    """Dice coefficient of each label: 2 |A ∩ B| / (|A| + |B|), in [0, 1]; NaN for a label that is in neither map.
 
-    Parameters
-    ----------
-    first, second : Tensor, (..., D, H, W)
-        Label maps of one shape, whole numbers of any type.
-    labels : sequence of int, optional
-        Those that are asked for; every label but 0 that is in either map when None.
-
-    Returns
-    -------
-    dict of int to float
-        In [0, 1]; NaN for a label that is in neither map.
-
-    Raises
-    ------
-    GeometryError
-        When the shapes differ.
+    Of label maps (..., D, H, W) of whole numbers of any type; of every label but 0 that is in either map when
+    ``labels`` is None.  Raises `GeometryError` when the shapes differ.
     """
     if first.shape != second.shape:
         raise GeometryError(f"expected label maps of one shape; got {tuple(first.shape)} and {tuple(second.shape)}")

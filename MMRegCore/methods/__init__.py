@@ -5,17 +5,13 @@ A module of this package that defines ``METHOD`` adds a method; see docs/extendi
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-
 from MMRegCore.methods.protocol import Method
-from MMRegCore.settings import Settings, unknown_name
+from MMRegCore.settings import Settings, named, plugins_of
 
 
 def methods() -> dict[str, Method]:
     """Every method by its name."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
-    return {module.METHOD.name: module.METHOD for module in modules if hasattr(module, "METHOD")}
+    return {method.name: method for method in plugins_of(__name__, "METHOD")}
 
 
 def method_names() -> tuple[str, ...]:
@@ -25,10 +21,7 @@ def method_names() -> tuple[str, ...]:
 
 def find_method(name: str) -> Method:
     """The method of that name; `InputError` with the nearest one when there is none."""
-    known = methods()
-    if name not in known:
-        raise unknown_name("method", name, method_names())
-    return known[name]
+    return named("method", name, methods())
 
 
 def settings_class(method: str) -> type[Settings]:

@@ -26,24 +26,24 @@ class DnsSettings(Settings):
 
     descriptor: DescriptorSettings = DescriptorSettings(name="dns")
     rigid_first: bool = setting(
-        True, help="Whether a rigid search comes first; if not, the initial transform is taken as it is."
+        True, "Whether a rigid search comes first; if not, the initial transform is taken as it is."
     )
     search: SearchSettings = SearchSettings()
     parametrisation: Literal["displacement", "velocity"] = setting(
-        "displacement", help="What is optimised; a velocity is integrated to a diffeomorphism."
+        "displacement", "What is optimised; a velocity is integrated to a diffeomorphism."
     )
     smoothing_voxel: float = setting(
-        1.0, help="Standard deviation of the Gaussian that smooths the descriptors.", unit="voxel", minimum=0, maximum=8
+        1.0, "Standard deviation of the Gaussian that smooths the descriptors.", minimum=0, maximum=8
     )
     scales: tuple[float, ...] = setting(
-        (0.5, 0.75, 1.0), help="Size of the grid at each level, as a share of the working grid.", minimum=0.1, maximum=1
+        (0.5, 0.75, 1.0), "Size of the grid at each level, as a share of the working grid.", minimum=0.1, maximum=1
     )
-    iterations: tuple[int, ...] = setting((100, 80, 50), help="Steps of Adam at each level.", minimum=0, maximum=2000)
+    iterations: tuple[int, ...] = setting((100, 80, 50), "Steps of Adam at each level.", minimum=0, maximum=2000)
     learning_rate: tuple[float, ...] = setting(
-        (1e-2, 5e-3, 3e-3), help="Step size of Adam at each level, in halves of the grid's length.", minimum=1e-6
+        (1e-2, 5e-3, 3e-3), "Step size of Adam at each level, in halves of the grid's length.", minimum=1e-6
     )
     regularisation: tuple[float, ...] = setting(
-        (0.6, 0.5, 0.4), help="Weight of the diffusion energy at each level (λ).", minimum=0
+        (0.6, 0.5, 0.4), "Weight of the diffusion energy at each level (λ).", minimum=0
     )
 
     def check_together(self) -> None:

@@ -28,27 +28,27 @@ class McboSettings(Settings):
     """Multilevel correlation balanced optimisation (Wang et al. 2024, arXiv:2409.05040)."""
 
     strides: tuple[int, ...] = setting(
-        (1, 2, 4, 6), help="Average pooling of each level; 1 is full resolution.", unit="voxel", minimum=1, maximum=16
+        (1, 2, 4, 6), "Average pooling of each level; 1 is full resolution.", unit="voxel", minimum=1, maximum=16
     )
     weights: tuple[float, ...] = setting(
-        (0.10, 0.27, 0.27, 0.36), help="Share of each level in the fused field; they add up to 1.", minimum=0, maximum=1
+        (0.10, 0.27, 0.27, 0.36), "Share of each level in the fused field; they add up to 1.", minimum=0, maximum=1
     )
     half_width: int = setting(
-        4, help="Displacements are searched up to this many grid steps to every side.", minimum=1, maximum=12
+        4, "Displacements are searched up to this many grid steps to every side.", minimum=1, maximum=12
     )
     descriptor: DescriptorSettings = DescriptorSettings()
     coefficients: tuple[float, ...] = setting(
-        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), help="Coupling of match and smoothness, in turn.", minimum=0
+        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), "Coupling of match and smoothness, in turn.", minimum=0
     )
     inverse_consistency_iterations: int = setting(
-        15, help="Iterations that pull forward and backward fields together.", minimum=0, maximum=200
+        15, "Iterations that pull forward and backward fields together.", minimum=0, maximum=200
     )
     fusion: Literal["signed-max", "mean", "magnitude", "confidence"] = setting(
-        "mean", help="How one field is made of those of several moving images."
+        "mean", "How one field is made of those of several moving images."
     )
     refine: Literal["none", "level-1", "fused-field"] = setting(
         "level-1",
-        help="What instance optimisation refines: nothing, the full-resolution level, or the fused field with all "
+        "What instance optimisation refines: nothing, the full-resolution level, or the fused field with all "
         "moving images together.",
     )
     instance: InstanceSettings = InstanceSettings()

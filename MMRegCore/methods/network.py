@@ -30,33 +30,25 @@ _LEAST_EXTENT, _LARGEST_EXTENT, _COARSEST = 0.6, 1.5, 1.5
 class NetworkSettings(Settings):
     """Registration by a trained network, each moving image on its own; their fields are fused."""
 
-    architecture: str = setting(
-        "", help="What the weights must be of: multiprop, gradient-guided, lapirn; any if empty."
-    )
+    architecture: str = setting("", "What the weights must be of: multiprop, gradient-guided, lapirn; any if empty.")
     weights: str = setting(
-        "", help="A .safetensors file, as mmreg train leaves it with its card; must be given.", tier="basic"
+        "", "A .safetensors file, as mmreg train leaves it with its card; must be given.", tier="basic"
     )
     precision: Literal["auto", "float32", "mixed"] = setting(
         "auto",
-        help="'mixed' computes in bfloat16 where that is safe; 'auto' does so on a GPU, and on a "
+        "'mixed' computes in bfloat16 where that is safe; 'auto' does so on a GPU, and on a "
         "processor that has instructions for it.",
     )
     fusion: Literal["signed-max", "mean", "magnitude", "confidence"] = setting(
-        "mean", help="How one field is made of those of several moving images."
+        "mean", "How one field is made of those of several moving images."
     )
-    refine: bool = setting(False, help="Whether instance optimisation on descriptors follows.")
+    refine: bool = setting(False, "Whether instance optimisation on descriptors follows.")
     descriptor: DescriptorSettings = DescriptorSettings()
     instance: InstanceSettings = InstanceSettings()
 
 
 def solve(problem: Problem, settings: NetworkSettings) -> Solution:
-    """Register by a network, in one pass.
-
-    Raises
-    ------
-    InputError
-        When the weights are not there, were altered, or are of another network.
-    """
+    """Register by a network, in one pass; `InputError` when weights are absent, altered, or of another network."""
     import torch
 
     from MMRegCore.displacement import DisplacementField
@@ -65,9 +57,8 @@ def solve(problem: Problem, settings: NetworkSettings) -> Solution:
     from MMRegCore.optimisation.inverse_consistency import inverse_consistency_error
     from MMRegCore.runtime import is_mixed
 
-    prepared, monitor = problem.prepared, problem.monitor
+    prepared, monitor, device = problem.prepared, problem.monitor, problem.prepared.fixed.image.device
     monitor.report("reading the network", 0.0)
-    device = prepared.fixed.image.device
     network = _load(settings).to(device)
     domain = network.settings.trained_on
     for mismatch in domain_mismatch(prepared, domain):

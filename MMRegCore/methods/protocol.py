@@ -18,43 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a method is given.
+    """What a method is given."""
 
-    Attributes
-    ----------
-    prepared : Prepared
-        The images on the working grid, on the device where the work is to happen.
-    levels : Levels
-        Their sampled similarities, shared with model selection.
-    memory_bytes : int
-        What the run may use.
-    monitor : Monitor
-        Takes progress; can cancel.
-    """
-
-    prepared: Prepared
-    levels: Levels
-    memory_bytes: int
-    monitor: Monitor
+    prepared: Prepared  # the images on the working grid, on the device where the work is to happen
+    levels: Levels  # their sampled similarities, shared with model selection
+    memory_bytes: int  # what the run may use
+    monitor: Monitor  # takes progress; can cancel
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a method finds.
+    """What a method finds."""
 
-    Attributes
-    ----------
-    displacement_voxel : Tensor, (1, 3, D, H, W)
-        Fixed to moving, components (d, h, w) in voxels of the working grid.
-    maps : mapping of str to Tensor, (1, 1, D, H, W)
-        What else is known of each voxel, on the working grid, by the names of `MMRegCore.assessment.maps`.
-    affine : bool
-        Whether the linear part of the result may scale and shear.
-    """
-
+    # (1, 3, D, H, W): fixed to moving, components (d, h, w) in voxels of the working grid.
     displacement_voxel: torch.Tensor
+    # (1, 1, D, H, W) on the working grid: what else is known of each voxel, by the names of `assessment.maps`.
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    affine: bool = False
+    affine: bool = False  # whether the linear part of the result may scale and shear
 
     def cpu(self) -> Solution:
         """The same on the CPU."""
@@ -71,20 +51,11 @@ class Method:
     """One registration method.
 
     A method's module imports torch and what needs it within ``solve``, so that help and forms need not wait for it.
-
-    Attributes
-    ----------
-    name : str
-        As settings, presets and the command line call it.
-    settings : type of Settings
-    solve : callable
-        From a `Problem` and the settings to a `Solution`.
-    extended : callable
-        From the settings to those of a second search where the first result would be rejected, and how many mm further
-        that looks; None where there is none.
     """
 
-    name: str
+    name: str  # as settings, presets and the command line call it
     settings: type[Settings]
-    solve: Callable[[Problem, Any], Solution]
+    solve: Callable[[Problem, Any], Solution]  # from a `Problem` and the settings to a `Solution`
+    # From the settings to those of a second search where the first result would be rejected, and how many mm further
+    # that looks; None where there is none.
     extended: Callable[[Any], tuple[Settings, float] | None] = _never

@@ -44,14 +44,7 @@ def avg_pool2(volume: torch.Tensor) -> torch.Tensor:
 def blur_pool(volume: torch.Tensor) -> torch.Tensor:
     """Blur by the binomial (1, 3, 3, 1) / 8 along each axis, then take every second value (Zhang 2019).
 
-    Parameters
-    ----------
-    volume : Tensor, (B, C, D, H, W)
-        Replicate padding outside.
-
-    Returns
-    -------
-    Tensor, (B, C, ⌈D/2⌉, ⌈H/2⌉, ⌈W/2⌉)
+    (B, C, D, H, W) to (B, C, ⌈D/2⌉, ⌈H/2⌉, ⌈W/2⌉); replicate padding outside.
     """
     for axis in (2, 3, 4):
         padding = [0] * 6
@@ -113,12 +106,7 @@ def init_small(convolution: nn.Conv3d, value: float = 0.0) -> None:
 class Conv(nn.Module):
     """A 3³ convolution with replicate padding, so that the border of an image is no structure of its own.
 
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels.
-    active : bool
-        Whether LeakyReLU follows.
+    From ``inputs`` to ``outputs`` channels; LeakyReLU follows where it is ``active``.
     """
 
     def __init__(self, inputs: int, outputs: int, *, active: bool = True) -> None:

@@ -22,16 +22,16 @@ class GradientGuidedSettings(RegistrationNetworkSettings):
     """Two VoxelMorph branches, on images and on their gradient maps, and how their displacements are fused."""
 
     fusion: Literal["gated", "average", "image"] = setting(
-        "gated", help="'image' has no gradient branch; it is there for comparison."
+        "gated", "'image' has no gradient branch; it is there for comparison."
     )
     encoder: tuple[int, ...] = setting(
-        (16, 32, 32, 32), help="Channels of the convolutions of a branch on the way down.", minimum=1, maximum=256
+        (16, 32, 32, 32), "Channels of the convolutions of a branch on the way down.", minimum=1, maximum=256
     )
     decoder: tuple[int, ...] = setting(
-        (32, 32, 32, 32), help="Channels of its convolutions on the way up.", minimum=1, maximum=256
+        (32, 32, 32, 32), "Channels of its convolutions on the way up.", minimum=1, maximum=256
     )
     refinement: tuple[int, ...] = setting(
-        (8, 8, 8), help="Channels of those at full resolution, before the displacement.", minimum=1, maximum=256
+        (8, 8, 8), "Channels of those at full resolution, before the displacement.", minimum=1, maximum=256
     )
 
     def check_together(self) -> None:
@@ -120,15 +120,12 @@ class VoxelMorph(nn.Module):
 
 def gradient_map(image: torch.Tensor) -> torch.Tensor:
     """Length of the central differences over two voxels, Eq. 1, of (B, 1, D, H, W); replicate padding outside."""
-    squares = torch.zeros_like(image)
+    padded = F.pad(image, (1,) * 6, mode="replicate")
+    squares = torch.zeros_like(padded)
     for axis in (2, 3, 4):
-        size = image.shape[axis]
-        padding = [0] * 6
-        padding[2 * (4 - axis)] = padding[2 * (4 - axis) + 1] = 1
-        padded = F.pad(image, padding, mode="replicate")
-        squares = squares + (padded.narrow(axis, 2, size) - padded.narrow(axis, 0, size)).square()
+        squares = squares + (padded.roll(-1, axis) - padded.roll(1, axis)).square()
     # The root of nothing has no slope.
-    return (squares + 1e-12).sqrt()
+    return (squares[..., 1:-1, 1:-1, 1:-1] + 1e-12).sqrt()
 
 
 NETWORK = GradientGuided

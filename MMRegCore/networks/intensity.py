@@ -11,18 +11,10 @@ _MOST_SORTED = 1_000_000
 
 
 def unit_range(image: torch.Tensor) -> torch.Tensor:
-    """Scale an image to [0, 1] by its robust range, and clamp.
+    """Scale one image (..., D, H, W) of finite values to [0, 1] by its robust range, and clamp: float32.
 
-    Parameters
-    ----------
-    image : Tensor, (..., D, H, W)
-        One image; finite values.
-
-    Returns
-    -------
-    Tensor, float32, of the same shape
-        0 is the 0.1 % quantile of all voxels, 1 the 99.5 % quantile of those above it, so that it matters little how
-        much background there is.  A constant image becomes 0.
+    0 is the 0.1 % quantile of all voxels, 1 the 99.5 % quantile of those above it, so that it matters little how much
+    background there is.  A constant image becomes 0.
     """
     image = image.float()
     values = image.detach().flatten()

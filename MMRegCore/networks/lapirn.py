@@ -33,35 +33,26 @@ LEVELS = 3
 class LapIrnSettings(RegistrationNetworkSettings):
     """LapIRN, registration on a Laplacian pyramid of three levels (Mok and Chung 2020, arXiv:2006.16148)."""
 
-    start_channels: int = setting(7, help="Channels; most convolutions have four times as many.", minimum=1, maximum=64)
-    residual_blocks: int = setting(5, help="Residual blocks of each level.", minimum=1, maximum=20)
+    start_channels: int = setting(7, "Channels; most convolutions have four times as many.", minimum=1, maximum=64)
+    residual_blocks: int = setting(5, "Residual blocks of each level.", minimum=1, maximum=20)
     range_flow: float = setting(
-        0.4, help="Largest component of a level's field, in halves of the image's size.", minimum=0.01, maximum=2
+        0.4, "Largest component of a level's field, in halves of the image's size.", minimum=0.01, maximum=2
     )
-    diffeomorphic: bool = setting(False, help="Whether the fields are velocities, which are integrated.")
+    diffeomorphic: bool = setting(False, "Whether the fields are velocities, which are integrated.")
     inputs: Literal["images", "descriptors"] = setting(
         "images",
-        help="Input of the levels; 'descriptors' are those of MASR-Net at the resolution of the images, and the field "
+        "Input of the levels; 'descriptors' are those of MASR-Net at the resolution of the images, and the field "
         "is found at half of it.",
     )
     descriptor_network: MasrNetSettings = MasrNetSettings()
 
 
 class LevelField(NamedTuple):
-    """Output of one level; vectors (B, 3, d, h, w) in voxels of that level.
+    """Output of one level; vectors (B, 3, d, h, w) in voxels of that level."""
 
-    Attributes
-    ----------
-    flow : Tensor
-        Displacement, or the velocity where the network is diffeomorphic: what is regularised.
-    displacement : Tensor
-    features : Tensor, (B, C, d, h, w)
-        For the next level.
-    """
-
-    flow: torch.Tensor
+    flow: torch.Tensor  # displacement, or the velocity where the network is diffeomorphic: what is regularised
     displacement: torch.Tensor
-    features: torch.Tensor
+    features: torch.Tensor  # (B, C, d, h, w): for the next level
 
 
 class LapIrn(RegistrationNetwork):

@@ -26,11 +26,11 @@ class MasrNetSettings(Settings):
     """MASR-Net, the network that describes an image by its deep neighbourhood self-similarity (Mok et al. 2024)."""
 
     channels: tuple[int, ...] = setting(
-        (8, 16, 32, 32), help="Feature channels at full, half, quarter and eighth resolution.", minimum=1, maximum=512
+        (8, 16, 32, 32), "Feature channels at full, half, quarter and eighth resolution.", minimum=1, maximum=512
     )
-    descriptor: int = setting(24, help="Channels of the descriptor.", minimum=1, maximum=256)
+    descriptor: int = setting(24, "Channels of the descriptor.", minimum=1, maximum=256)
     dilation: int = setting(
-        2, help="Distance of the dilated neighbours; the direct ones are 1 away.", unit="voxel", minimum=2, maximum=8
+        2, "Distance of the dilated neighbours; the direct ones are 1 away.", unit="voxel", minimum=2, maximum=8
     )
 
     def check_together(self) -> None:
@@ -72,18 +72,7 @@ class MasrNet(Network):
         return 2 + 2 + self.settings.dilation + 2 + 2 + self.settings.dilation % 2
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Describe images.
-
-        Parameters
-        ----------
-        image : Tensor, (B, 1, D, H, W)
-            In [0, 1]; axes of any length.
-
-        Returns
-        -------
-        Tensor, (B, 24, D, H, W)
-            Descriptors, of which only the direction counts.
-        """
+        """(B, 24, D, H, W): descriptors, of which only the direction counts, of images (B, 1, D, H, W) in [0, 1]."""
         encoded = _checkpointed(self.encode_full, image)
         return self._from_features(encoded, self.coarse(_checkpointed(blur_pool, encoded)))
 

@@ -36,19 +36,17 @@ class MultiPropSettings(RegistrationNetworkSettings):
     """MultiPropReg, multi-scale propagation on learned features (Liu et al. 2021, arXiv:2004.14557)."""
 
     features: tuple[int, ...] = setting(
-        (8, 16, 16), help="Feature channels at half, quarter … resolution: 2, 3 or 4 scales.", minimum=1, maximum=256
+        (8, 16, 16), "Feature channels at half, quarter … resolution: 2, 3 or 4 scales.", minimum=1, maximum=256
     )
-    matching: tuple[int, ...] = setting(
-        (48, 32, 16), help="Channels of the matching convolutions.", minimum=1, maximum=256
-    )
+    matching: tuple[int, ...] = setting((48, 32, 16), "Channels of the matching convolutions.", minimum=1, maximum=256)
     context: tuple[int, ...] = setting(
         (48, 48, 32),
-        help="Channels of the convolutions that regularise; each dilation is twice the one before.",
+        "Channels of the convolutions that regularise; each dilation is twice the one before.",
         minimum=1,
         maximum=256,
     )
-    diffeomorphic: bool = setting(True, help="Whether velocities are integrated, or taken for displacements.")
-    affine: bool = setting(False, help="Whether a network for the affine part comes first.")
+    diffeomorphic: bool = setting(True, "Whether velocities are integrated, or taken for displacements.")
+    affine: bool = setting(False, "Whether a network for the affine part comes first.")
 
     def check_together(self) -> None:
         """Raise `InputError` unless there are 2 to 4 scales."""
@@ -81,21 +79,11 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Propagation:
-    """What the network computes for a pair.
+    """What the network computes for a pair."""
 
-    Attributes
-    ----------
-    displacement_voxel : Tensor, (B, 3, D, H, W)
-        At full resolution, the affine part included.
-    moving : Tensor, (B, 1, D, H, W)
-        The moving image after the affine part.
-    scales : tuple of Scale
-        Coarse to fine; the last one has half the resolution.  Without the affine part.
-    """
-
-    displacement_voxel: torch.Tensor
-    moving: torch.Tensor
-    scales: tuple[Scale, ...]
+    displacement_voxel: torch.Tensor  # (B, 3, D, H, W): at full resolution, the affine part included
+    moving: torch.Tensor  # (B, 1, D, H, W): the moving image after the affine part
+    scales: tuple[Scale, ...]  # coarse to fine; the last one has half the resolution; without the affine part
 
 
 class MultiProp(RegistrationNetwork):
@@ -118,13 +106,9 @@ class MultiProp(RegistrationNetwork):
         return self.propagate(fixed, moving).displacement_voxel
 
     def propagate(self, fixed: torch.Tensor, moving: torch.Tensor, *, strength: float = 0.0) -> Propagation:
-        """Register, and give the results of each scale.
+        """Register images (B, 1, D, H, W), and give the results of each scale.
 
-        Parameters
-        ----------
-        fixed, moving : Tensor, (B, 1, D, H, W)
-        strength : float
-            Standard deviations of the features' sampling: 0 takes their means, 1 samples as in training.
+        Features are sampled by ``strength`` standard deviations: 0 takes their means, 1 samples as in training.
         """
         positions = identity_positions(fixed.shape[2:], fixed.device, fixed.dtype)
         affine = None if self.affine is None else self.affine(fixed, moving)

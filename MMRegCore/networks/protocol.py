@@ -15,16 +15,9 @@ from MMRegCore.settings import Settings, as_text, setting
 
 
 class Network(nn.Module):
-    """Base of the networks: made from its settings alone.
+    """Base of the networks: made from its settings alone; ``name`` is what cards and ``mmreg train`` call it.
 
     A module of `MMRegCore.networks` that defines ``NETWORK``, a class derived from this one, adds a network.
-
-    Attributes
-    ----------
-    name : str
-        The architecture, as cards and ``mmreg train`` call it.
-    settings_class : type of Settings
-    settings : Settings
     """
 
     name: ClassVar[str]
@@ -39,12 +32,8 @@ class Network(nn.Module):
 class TrainingDomain(Settings):
     """The images that a registration network was trained on; others are resampled to them, or named a mismatch."""
 
-    spacing_mm: float = setting(
-        2.0, help="Voxel size of its isotropic, axis-aligned grid.", unit="mm", minimum=0.01, maximum=100
-    )
-    extent_mm: tuple[float, ...] = setting(
-        (160.0, 192.0, 160.0), help="Size of the images along S, A and R.", unit="mm", minimum=0.01
-    )
+    spacing_mm: float = setting(2.0, "Voxel size of its isotropic, axis-aligned grid.", minimum=0.01, maximum=100)
+    extent_mm: tuple[float, ...] = setting((160.0, 192.0, 160.0), "Size of the images along S, A and R.", minimum=0.01)
 
     def check_together(self) -> None:
         """Raise `InputError` unless there are three sizes."""
@@ -65,16 +54,9 @@ class RegistrationNetwork(Network):
     settings: RegistrationNetworkSettings
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        """The displacement between two images in [0, 1].
+        """The displacement between two images (B, 1, D, H, W) in [0, 1].
 
-        Parameters
-        ----------
-        fixed, moving : Tensor, (B, 1, D, H, W)
-
-        Returns
-        -------
-        Tensor, (B, 3, D, H, W)
-            Components (d, h, w) in voxels, pull convention.
+        (B, 3, D, H, W): components (d, h, w) in voxels, pull convention.
         """
         return self.predict(self.encode(fixed), self.encode(moving), fixed.shape[2:])
 

@@ -25,17 +25,9 @@ N = TypeVar("N", bound=Network)
 def load_network(name_or_path: str | Path, kind: type[N]) -> N:
     """Make a network and give it its weights.
 
-    Parameters
-    ----------
-    name_or_path : str or Path
-        A name of `weights_names`, or a ``.safetensors`` file with its card (``.json``) beside it.
-    kind : type
-        What the network must be: `Network` for any.
-
-    Returns
-    -------
-    Network
-        On the CPU, in evaluation mode, with nothing left to learn: ``requires_grad`` is off.
+    ``name_or_path`` is a name of `weights_names`, or a ``.safetensors`` file with its card (``.json``) beside it;
+    ``kind`` is what the network must be, `Network` for any.  It comes on the CPU, in evaluation mode, with nothing left
+    to learn: ``requires_grad`` is off.
 
     Raises
     ------
@@ -78,10 +70,7 @@ def weights_names() -> tuple[str, ...]:
 def read_card(weights: str | Path) -> dict[str, Any]:
     """Read the card of some weights: architecture, settings, data, steps, scores, licence, SHA-256.
 
-    Raises
-    ------
-    InputError
-        When there are no such weights, or no card that can be read.
+    Raises `InputError` when there are no such weights, or no card that can be read.
     """
     return read_json(_weights_path(weights).with_suffix(".json"), "a card beside the weights")
 

@@ -33,27 +33,14 @@ class Adam:
 
 @dataclass(frozen=True, eq=False)
 class DescriptorDistance:
-    """Weighted mean of |F(x) − M(x + u(x))|², summed over the channels, over the N voxels that have a weight.
+    """Weighted mean of |F(x) − M(x + u(x))|², summed over the channels, over the N voxels that have a weight."""
 
-    Attributes
-    ----------
-    fixed : Tensor, (1, C, N, 1, 1)
-    moving : Tensor, (1, C, D, H, W)
-    share : Tensor, (N,)
-        The weights, adding up to 1.
-    voxels : Tensor, (N,)
-        Flat indices.
-    positions : Tensor, (1, 3, N, 1, 1)
-    unit : bool
-        Whether only the direction of descriptors counts.
-    """
-
-    fixed: torch.Tensor
-    moving: torch.Tensor
-    share: torch.Tensor
-    voxels: torch.Tensor
-    positions: torch.Tensor
-    unit: bool
+    fixed: torch.Tensor  # (1, C, N, 1, 1)
+    moving: torch.Tensor  # (1, C, D, H, W)
+    share: torch.Tensor  # (N,): the weights, adding up to 1
+    voxels: torch.Tensor  # (N,): flat indices
+    positions: torch.Tensor  # (1, 3, N, 1, 1)
+    unit: bool  # whether only the direction of descriptors counts
 
     @classmethod
     def of(

@@ -80,7 +80,9 @@ def cost_volume(
     half_width: int,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Smoothed cost of every displacement for a part of the grid.
+    """(K, d, h, w): smoothed cost of every displacement for a part of the grid, after two 3³ averages.
+
+    Up to a constant per voxel, in the order of :func:`displacement_candidates`.
 
     Parameters
     ----------
@@ -92,11 +94,6 @@ def cost_volume(
         Largest displacement per axis in voxels.
     out : Tensor, (K, d, h, w), float32, optional
         Where to write the result, which need not be contiguous.
-
-    Returns
-    -------
-    Tensor, (K, d, h, w)
-        Cost up to a constant per voxel, after two 3³ averages; order of :func:`displacement_candidates`.
     """
     margin = SMOOTHING_MARGIN
     fixed = _crop(fixed_terms, part, margin)
@@ -109,18 +106,22 @@ def cost_volume(
     # (C, width, D, H, W): moving as seen at every displacement along w, without a copy.
     windows = moving.unfold(3, shape[2], 1).movedim(3, 1)
     total = fixed.new_empty((width, *shape))
-    thick = max(_CPU_BLOCK // total[:, 0].numel(), 1) if fixed.device.type == "cpu" else shape[0]
     for line, (d, h) in enumerate(product(range(width), repeat=2)):
-        # All displacements along w together, a few slices at a time: features are fetched once for all of them.
-        for start in range(0, shape[0], thick):
-            here = slice(start, min(start + thick, shape[0]))
-            shifted = windows[:, :, d + here.start : d + here.stop, h : h + shape[1]]
-            products = torch.mul(fixed[0, here], shifted[0], out=total[:, here])
-            for channel in range(1, fixed.shape[0]):
-                products.addcmul_(fixed[channel, here], shifted[channel])
+        _correlate_into(total, fixed, windows[:, :, d : d + shape[0], h : h + shape[1]])
         for w in range(width):
             _smooth_into(out[line * width + w], total[w])
     return out
+
+
+def _correlate_into(total: torch.Tensor, fixed: torch.Tensor, shifted: torch.Tensor) -> None:
+    """Write the sums over the channels of (C, D, H, W) times (C, width, D, H, W)."""
+    depth = fixed.shape[1]
+    thick = max(_CPU_BLOCK // total[:, 0].numel(), 1) if fixed.device.type == "cpu" else depth
+    # All displacements along w together, a few slices at a time: features are fetched once for all of them.
+    for here in (slice(start, start + thick) for start in range(0, depth, thick)):
+        products = torch.mul(fixed[0, here], shifted[0, :, here], out=total[:, here])
+        for channel in range(1, len(fixed)):
+            products.addcmul_(fixed[channel, here], shifted[channel, :, here])
 
 
 def _smooth_into(out: torch.Tensor, volume: torch.Tensor) -> None:

@@ -94,10 +94,8 @@ class Sweep:
     def advance(self, cost: torch.Tensor, stop: int) -> None:
         """Go on to slice ``stop``, as far as that can be known.
 
-        Parameters
-        ----------
-        cost : Tensor, (K, R, H, W), contiguous
-            Cost of slice d in place d mod R, for all slices from :func:`margin` before the last stop to ``stop``.
+        ``cost`` (K, R, H, W), contiguous, holds slice d in place d mod R, for all slices from :func:`margin` before the
+        last stop to ``stop``.
         """
         rounds = len(self._coefficients)
         for index in range(rounds + 1):

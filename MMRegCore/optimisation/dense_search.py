@@ -50,35 +50,21 @@ class DenseSearch:
     """Finds displacements by coupled convex optimisation on a dense cost volume, in parts that fit into memory.
 
     Memory for cost volumes is kept from one search to the next: new pages are slow to come by.
-
-    Parameters
-    ----------
-    half_width : int
-        Displacements are searched up to this many voxels to every side.
-    coefficients : sequence of float
-        Of the coupling; see `coupled_convex.solve`.
-    masked : bool
-        Whether weights count.
-    memory_bytes : int
-        What the run may use.
     """
 
-    half_width: int
-    coefficients: Sequence[float]
-    masked: bool
-    memory_bytes: int
+    half_width: int  # displacements are searched up to this many voxels to every side
+    coefficients: Sequence[float]  # of the coupling; see `coupled_convex.solve`
+    masked: bool  # whether weights count
+    memory_bytes: int  # what the run may use
 
     def __post_init__(self) -> None:
         self._most_bytes = int(self.memory_bytes * _COST_SHARE)
         self._memory: torch.Tensor | None = None
 
     def find(self, pair: DescriptorPair, monitor: Monitor, stage: str) -> torch.Tensor:
-        """(1, 3, D, H, W): displacement in voxels of the pair's grid; smaller parts where memory runs out.
+        """(1, 3, D, H, W): displacement in voxels of the pair's grid.
 
-        Raises
-        ------
-        DeviceError
-            When there is no memory for the smallest part.
+        Where memory runs out, parts become smaller; `DeviceError` when there is none for the smallest.
         """
         while True:
             try:

@@ -13,6 +13,8 @@ from MMRegCore.ops import avg_pool, box_mean, diffusion_energy, integrate_veloci
 from MMRegCore.optimisation.adam import Adam, DescriptorDistance
 from MMRegCore.optimisation.settings import InstanceSettings
 
+Parametrisation = Literal["displacement", "velocity"]
+
 
 def refine_field(
     fixed: torch.Tensor,
@@ -28,22 +30,9 @@ def refine_field(
     Minimises ``mean_x 12·mean_c (F_c(x) − M_c(x + u(x)))² + λ·Σ mean |∂u|²``, the first term averaged over the moving
     images, where u is the parameter after three 3³ averages (Siebert et al., 2021).
 
-    Parameters
-    ----------
-    fixed : Tensor, (1, C, D, H, W)
-        Descriptors pooled to the control grid (``settings.grid_spacing``).
-    moving : sequence of Tensor, (1, C, D, H, W)
-        Descriptors of each moving image, pooled alike.
-    start_voxel : Tensor, (1, 3, D', H', W')
-        Displacement in voxels to start from, on the working grid.
-    weights : sequence of Tensor, (1, 1, D, H, W), optional
-        For each moving image on the control grid, in [0, 1]; the similarity counts only there, and averages of the
-        result are weighted by it.
-
-    Returns
-    -------
-    Tensor, (1, 3, D', H', W')
-        Displacement in voxels on the working grid.
+    Descriptors (1, C, D, H, W) are pooled to the control grid (``settings.grid_spacing``), as are the weights (1, 1, D,
+    H, W) in [0, 1] for each moving image: the similarity counts only there, and averages of the result are weighted by
+    them.  Takes and gives displacements (1, 3, D', H', W') in voxels on the working grid.
     """
     stride, shape = settings.grid_spacing, tuple(start_voxel.shape[2:])
     each = weights if weights is not None else [torch.ones_like(fixed[:, :1])] * len(moving)
@@ -71,23 +60,12 @@ def refine_field(
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of `optimise_levels`.
+    """One resolution of `optimise_levels`."""
 
-    Attributes
-    ----------
-    scale : float
-        Size of the grid, as a share of the working grid.
-    iterations : int
-    learning_rate : float
-        In halves of the grid's length.
-    regularisation : float
-        λ.
-    """
-
-    scale: float
+    scale: float  # size of the grid, as a share of the working grid
     iterations: int
-    learning_rate: float
-    regularisation: float
+    learning_rate: float  # in halves of the grid's length
+    regularisation: float  # λ
 
 
 def optimise_levels(
@@ -96,7 +74,7 @@ def optimise_levels(
     weights: Sequence[torch.Tensor],
     levels: Sequence[Level],
     *,
-    parametrisation: Literal["displacement", "velocity"],
+    parametrisation: Parametrisation,
     unit: bool,
     monitor: Monitor,
 ) -> torch.Tensor:
@@ -106,31 +84,9 @@ def optimise_levels(
     unit vectors it is one more than the negated cosine similarity.  The parameter is u in halves of the grid's length
     along each axis, which is what the learning rates of Table 4 are steps of; ∂u is without unit.
 
-    Parameters
-    ----------
-    fixed : Tensor, (1, C, D, H, W)
-        Descriptors.
-    moving : sequence of Tensor, (1, C, D, H, W)
-        Of each moving image.
-    weights : sequence of Tensor, (1, 1, D, H, W)
-        For each moving image, in [0, 1]; where it is zero the field follows its neighbours.
-    levels : sequence of Level
-    parametrisation : {'displacement', 'velocity'}
-        A velocity is integrated to a diffeomorphism.
-    unit : bool
-        Whether descriptors are compared by their direction only.
-    monitor : Monitor
-
-    Returns
-    -------
-    Tensor, (1, 3, D, H, W)
-        Displacement in voxels.
+    Descriptors are (1, C, D, H, W); with ``unit`` only their direction counts.  Where the weight (1, 1, D, H, W), 0 to
+    1, of a moving image is zero the field follows its neighbours.  Gives the displacement (1, 3, D, H, W) in voxels.
     """
-
-    def displacement(parameter: torch.Tensor) -> torch.Tensor:
-        field = _in_voxels(parameter)
-        return integrate_velocity(field) if parametrisation == "velocity" else field
-
     shape = tuple(fixed.shape[2:])
     parameter = fixed.new_zeros((1, 3, *shape))
     work = [level.iterations * level.scale**3 for level in levels]
@@ -141,16 +97,22 @@ def optimise_levels(
         terms = [DescriptorDistance.of(there, resize(m, size), resize(w, size), unit=unit) for m, w in pairs]
         parameter = resize(parameter, size).requires_grad_(True)
         adam = Adam(parameter, level.learning_rate)
-        start, share = sum(work[:number]) / max(sum(work), 1), work[number] / max(sum(work), 1)
+        start, stop = (sum(work[:n]) / max(sum(work), 1) for n in (number, number + 1))
         for iteration in range(level.iterations):
-            monitor.report(f"descriptors at scale {level.scale:g}", start + share * iteration / level.iterations)
+            done = start + (stop - start) * iteration / level.iterations
+            monitor.report(f"descriptors at scale {level.scale:g}", done)
             loss = level.regularisation * diffusion_energy(_in_voxels(parameter))
-            field = displacement(parameter)
+            field = _displacement(parameter, parametrisation)
             for term in terms:
                 loss = loss + term(field) / (2 * len(terms))
             adam.step(torch.autograd.grad(loss, parameter)[0])
         parameter = parameter.detach()
-    return displacement(resize(parameter, shape))
+    return _displacement(resize(parameter, shape), parametrisation)
+
+
+def _displacement(parameter: torch.Tensor, parametrisation: Parametrisation) -> torch.Tensor:
+    field = _in_voxels(parameter)
+    return integrate_velocity(field) if parametrisation == "velocity" else field
 
 
 def _in_voxels(parameter: torch.Tensor) -> torch.Tensor:

@@ -12,12 +12,8 @@ def make_inverse_consistent(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Meet half-way, again and again, between each field and the inverse that the other one claims.
 
-    ``u ← ½(u − v∘(id + u))`` and ``v ← ½(v − u∘(id + v))`` (Siebert et al., 2021).
-
-    Parameters
-    ----------
-    forward, backward : Tensor, (1, 3, D, H, W)
-        Displacements (d, h, w) in voxels of one grid: fixed → moving and moving → fixed.
+    ``u ← ½(u − v∘(id + u))`` and ``v ← ½(v − u∘(id + v))`` (Siebert et al., 2021), of displacements (1, 3, D, H, W),
+    components (d, h, w) in voxels of one grid: fixed → moving and moving → fixed.
     """
     for _ in range(iterations):
         forward, backward = (

@@ -20,25 +20,12 @@ _LEVELS = 4
 def blend(
     first: Volume, second: Volume, *, method: BlendMethod = "wavelet", weight: float = 0.5, levels: int = _LEVELS
 ) -> Volume:
-    """Fuse two images of one grid.
+    """Fuse two images of one grid, each scaled to [0, 1] by its robust range first: (1, D, H, W) in [0, 1].
 
-    Parameters
-    ----------
-    first, second : Volume
-        Each is scaled to [0, 1] by its robust range first.
-    method : {'weighted', 'wavelet'}
-        'weighted' is ``weight · first + (1 - weight) · second``.  'wavelet' splits both by the undecimated wavelet
-        transform with cubic B-splines (à trous; Starck and Murtagh), takes at every voxel and level the larger
-        coefficient, and the weighted mean of what is left: shifting the images shifts the result.
-    weight : float
-        Share of the first image, from 0 to 1.
-    levels : int
-        Of the wavelet transform.
-
-    Returns
-    -------
-    Volume, (1, D, H, W)
-        On the same grid, in [0, 1].
+    'weighted' is ``weight · first + (1 - weight) · second``, with a weight from 0 to 1.  'wavelet' splits both by the
+    undecimated wavelet transform of some ``levels`` with cubic B-splines (à trous; Starck and Murtagh), takes at every
+    voxel and level the larger coefficient, and the weighted mean of what is left: shifting the images shifts the
+    result.
 
     Raises
     ------

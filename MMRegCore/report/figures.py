@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from MMRegCore.assessment.assess import Assessment, QualityMap
+from MMRegCore.assessment.assess import Assessment, QualityMap, finite
 from MMRegCore.errors import MMRegError
 from MMRegCore.geometry import Grid
 from MMRegCore.ops import gaussian_blur
@@ -47,36 +47,21 @@ Draw = Callable[[Axes, Plane], None]
 
 @dataclass(frozen=True)
 class Strip:
-    """One picture: the three planes side by side.
+    """One picture: the three planes side by side."""
 
-    Attributes
-    ----------
-    key : str
-        Short identifier, such as 'before'.
-    title : str
-        What it shows, in plain words.
-    png : bytes
-    """
-
-    key: str
-    title: str
+    key: str  # short identifier, such as 'before'
+    title: str  # what it shows, in plain words
     png: bytes
 
 
 class Pictures:
-    """Draws the pictures of one assessment; all strips show the same cuts at the same scale.
-
-    Parameters
-    ----------
-    fixed : Volume
-    assessment : Assessment
-    """
+    """Draws the pictures of one assessment; all strips show the same cuts at the same scale."""
 
     def __init__(self, fixed: Volume, assessment: Assessment) -> None:
         self._assessment = assessment
         self._mask = assessment.mask
         self._grid = fixed.grid
-        self._fixed = _cleaned(fixed)
+        self._fixed = finite(fixed)
         self._planes = planes_through(fixed.grid, assessment.mask)
         # The lengths above are made for brains: an image of a few mm (light and electron microscopy) shrinks them.
         self._scale = min(1.0, self._planes[0].largest_mm / 40)
@@ -86,23 +71,21 @@ class Pictures:
 
     def alignment(self, index: int) -> list[Strip]:
         """The ultrasound, then the moving image ``index`` before and after, with the same outlines on all three."""
-        before, after = self._assessment.before[index], self._assessment.after[index]
-        limits = _range(torch.cat([state.data[0][self._region(state)] for state in (before, after)]))
+        states, limits = self._states(index)
         strips = [self._ultrasound]
-        for key, state in (("before", before), ("after", after)):
+        for key, state in states.items():
             title = f"{state.name} {key} registration, the same ultrasound outlines"
             strips.append(Strip(key, title, self._strip(title, self._outlined(state, limits))))
         return strips
 
     def checkerboard(self, index: int) -> list[Strip]:
         """Tiles of ultrasound and of the moving image ``index`` in turn, before and after."""
-        states = (("before", self._assessment.before[index]), ("after", self._assessment.after[index]))
-        limits = _range(torch.cat([state.data[0][self._region(state)] for _, state in states]))
-        titles = [f"Tiles of ultrasound and {state.name} {key} registration" for key, state in states]
-        return [
-            Strip(key, title, self._strip(title, self._tiled(state, limits)))
-            for title, (key, state) in zip(titles, states, strict=True)
-        ]
+        states, limits = self._states(index)
+        strips = []
+        for key, state in states.items():
+            title = f"Tiles of ultrasound and {state.name} {key} registration"
+            strips.append(Strip(key, title, self._strip(title, self._tiled(state, limits))))
+        return strips
 
     def maps(self) -> list[Strip]:
         """The maps of the assessment as colours on the ultrasound."""
@@ -112,6 +95,11 @@ class Pictures:
     def _ultrasound(self) -> Strip:
         title = "Ultrasound, its bright structures outlined"
         return Strip("ultrasound", title, self._strip(title, self._outlined(self._fixed, self._fixed_range)))
+
+    def _states(self, index: int) -> tuple[dict[str, Volume], tuple[float, float]]:
+        """A moving image before and after registration, and the brightness that both are shown with."""
+        states = {"before": self._assessment.before[index], "after": self._assessment.after[index]}
+        return states, _range(torch.cat([state.data[0][self._region(state)] for state in states.values()]))
 
     def _region(self, state: Volume) -> torch.Tensor:
         """Where a moving image sets its own contrast: in the mask, as far as it covers that."""
@@ -187,12 +175,6 @@ class Pictures:
         if colour_bar:
             _colour_bar(figure, left / total, usable, *colour_bar)
         return _png(figure, colours=None if colour_bar else 128)
-
-
-def _cleaned(volume: Volume) -> Volume:
-    """Non-finite voxels at the image's minimum: one of them must not blank the contrast of all."""
-    good = torch.isfinite(volume.data)
-    return volume.with_data(torch.where(good, volume.data, volume.data[good].min()))
 
 
 def _range(values: torch.Tensor) -> tuple[float, float]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -24,33 +22,21 @@ RIM_SHARE = 0.08
 
 # To the right of the picture, down in the picture and into it, RAS; seen from the feet and from the patient's left,
 # as radiologists hold images (the patient's right is on the left of the picture, the nose on the left).
-_DIRECTIONS: Mapping[str, _Axes] = MappingProxyType(
-    {
-        "axial": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
-        "coronal": ((-1, 0, 0), (0, 0, -1), (0, 1, 0)),
-        "sagittal": ((0, -1, 0), (0, 0, -1), (-1, 0, 0)),
-    }
-)
+_DIRECTIONS: dict[str, _Axes] = {
+    "axial": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
+    "coronal": ((-1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    "sagittal": ((0, -1, 0), (0, 0, -1), (-1, 0, 0)),
+}
 _LETTERS = ("LR", "PA", "IS")  # towards -, towards + along x, y, z (RAS)
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One cut.
+    """One cut."""
 
-    Attributes
-    ----------
-    name : str
-        'axial', 'coronal' or 'sagittal'.
-    grid : Grid
-        (1, H, W): isotropic pixels, rows downwards.
-    letters : tuple of str
-        What lies to the left, right, top and bottom: R, L, A, P, S or I.
-    """
-
-    name: str
-    grid: Grid
-    letters: tuple[str, str, str, str]
+    name: str  # 'axial', 'coronal' or 'sagittal'
+    grid: Grid  # (1, H, W): isotropic pixels, rows downwards
+    letters: tuple[str, str, str, str]  # what lies to the left, right, top and bottom: R, L, A, P, S or I
 
     @property
     def pixel_mm(self) -> float:

@@ -34,25 +34,9 @@ def write_report(
 ) -> None:
     """Write one self-contained HTML file: verdict, headline, pictures, numbers and provenance.
 
-    Parameters
-    ----------
-    path : path
-        The file to write; it appears only when it is complete.
-    fixed : Volume
-        The image that ``assessment`` was made on.
-    assessment : Assessment
-    provenance : mapping
-        As JSON holds it: inputs, settings, versions, timings.  Shown as it is.
-    title : str
-
-    Raises
-    ------
-    InputError
-        When the file cannot be written.
-
-    Notes
-    -----
-    Without matplotlib the report says what to install in place of the pictures.
+    ``fixed`` is the image that ``assessment`` was made on; ``provenance`` (inputs, settings, versions, timings as JSON
+    holds them) is shown as it is.  Without matplotlib the report says what to install in place of the pictures.  The
+    file appears only when it is complete; `InputError` when it cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("MMRegCore.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -28,23 +28,14 @@ _FALX_HALF_WIDTH_MM = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """MR images of one brain and its tissue fractions.
+    """MR images of one brain and its tissue fractions."""
 
-    Attributes
-    ----------
-    images : tuple of Volume
-        Aligned MR images, one or several contrasts, each on its own grid.
-    tissues : Volume, (5, D, H, W)
-        Volume fraction in [0, 1] of each of `TISSUES`; their sum is at most 1, and less outside the brain.
-    pia : Volume, (1, D, H, W)
-        0 to 1: fluid relative to its surroundings, which shows sulci and the brain's surface however thin they are.
-    tumour : Volume, (1, D, H, W), optional
-        Volume fraction in [0, 1] on the grid of the tissues, whose fractions it replaces.
-    """
-
-    images: tuple[Volume, ...]
+    images: tuple[Volume, ...]  # aligned MR images, one or several contrasts, each on its own grid
+    # (5, D, H, W): volume fraction of each of `TISSUES`; their sum is at most 1, and less outside the brain.
     tissues: Volume
+    # (1, D, H, W), 0 to 1: fluid relative to its surroundings, which shows the thinnest sulci and the brain's surface.
     pia: Volume
+    # (1, D, H, W): volume fraction on the grid of the tissues, whose fractions it replaces.
     tumour: Volume | None = None
 
     def tissue(self, name: str) -> Volume:
@@ -72,7 +63,6 @@ def anatomy_from_maps(
 
     Parameters
     ----------
-    images : sequence of Volume
     white, grey, csf : Volume, (1, D, H, W)
         Fractions in [0, 1] on one grid, RAS axes roughly those of the head.
     ventricles : Volume, (1, D, H, W), optional

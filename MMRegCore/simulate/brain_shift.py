@@ -31,37 +31,26 @@ class BrainShiftSettings(Settings):
 
     mean_mm: float | None = setting(
         None,
-        help="Mean length of the displacement in the field of view; none: as drawn. Met by scaling the translation, or "
+        "Mean length of the displacement in the field of view; none: as drawn. Met by scaling the translation, or "
         "the other parts without any translation where these alone are larger.",
-        unit="mm",
         minimum=0,
     )
     translation_mm: float = setting(
-        3.2, help="Median length of the tracking error at the centre of the field of view.", unit="mm", minimum=0
+        3.2, "Median length of the tracking error at the centre of the field of view.", minimum=0
     )
-    translation_log_std: float = setting(0.8, help="Standard deviation of the logarithm of that length.", minimum=0)
-    rotation_deg: float = setting(
-        3.0, help="Standard deviation of the tracking's rotation about each axis.", unit="°", minimum=0
-    )
-    residual_mm: float = setting(
-        0.6, help="Standard deviation per axis of the smooth random residual.", unit="mm", minimum=0
-    )
-    correlation_length_mm: float = setting(
-        26.0, help="Correlation length r of the residual, exp(-d² / 2r²).", unit="mm", minimum=0.1
-    )
+    translation_log_std: float = setting(0.8, "Standard deviation of the logarithm of that length.", minimum=0)
+    rotation_deg: float = setting(3.0, "Standard deviation of the tracking's rotation about each axis.", minimum=0)
+    residual_mm: float = setting(0.6, "Standard deviation per axis of the smooth random residual.", minimum=0)
+    correlation_length_mm: float = setting(26.0, "Correlation length r of the residual, exp(-d² / 2r²).", minimum=0.1)
     # The landmarks show no more shift near the surface than in the depth.  This is a choice, small enough that sinking
     # and residual together are as large as the fitted residual.
-    sinking_mm: float = setting(
-        1.5, help="Displacement along gravity at the craniotomy, largest there.", unit="mm", minimum=0
-    )
+    sinking_mm: float = setting(1.5, "Displacement along gravity at the craniotomy, largest there.", minimum=0)
     width_mm: float = setting(
-        35.0, help="Lateral distance from the craniotomy at which the sinking falls to 61 %.", unit="mm", minimum=0.1
+        35.0, "Lateral distance from the craniotomy at which the sinking falls to 61 %.", minimum=0.1
     )
-    depth_mm: float = setting(
-        30.0, help="Depth below the craniotomy at which the sinking falls to 61 %.", unit="mm", minimum=0.1
-    )
+    depth_mm: float = setting(30.0, "Depth below the craniotomy at which the sinking falls to 61 %.", minimum=0.1)
     gravity_ras: tuple[float, float, float] | None = setting(
-        None, help="Direction of gravity, RAS; none: between the beam and posterior (a supine patient)."
+        None, "Direction of gravity, RAS; none: between the beam and posterior (a supine patient)."
     )
 
     def check_together(self) -> None:
@@ -72,26 +61,13 @@ class BrainShiftSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class BrainShift:
-    """One drawn shift, from the tracked position of a point to its position when the MR was acquired.
+    """One drawn shift, from the tracked position of a point to its position when the MR was acquired."""
 
-    Attributes
-    ----------
-    true_from_tracked : ndarray, (4, 4)
-        Tracking error, RAS mm: tracked to true position, rigid.
-    probe : Probe
-        True position; its origin is the centre of the craniotomy.
-    settings : BrainShiftSettings
-    seed : int
-        Of the residual.
-    scale : float
-        Of the sinking and the residual.
-    """
-
-    true_from_tracked: Array
-    probe: Probe
+    true_from_tracked: Array  # (4, 4), RAS mm, rigid: tracked to true position
+    probe: Probe  # true position; its origin is the centre of the craniotomy
     settings: BrainShiftSettings
-    seed: int
-    scale: float
+    seed: int  # of the residual
+    scale: float  # of the sinking and the residual
 
     @property
     def tracked_probe(self) -> Probe:
@@ -102,10 +78,7 @@ class BrainShift:
     def field(self, grid: Grid) -> DisplacementField:
         """The pull field ``u`` on a grid of the tracked ultrasound: the MR point of ``x`` is ``x + u(x)``.
 
-        Raises
-        ------
-        InputError
-            When the field would fold or nearly fold.
+        Raises `InputError` when the field would fold or nearly fold.
         """
         true_grid = Grid(grid.shape, self.true_from_tracked @ grid.ras_from_ijk)
         tracking = true_grid.points_ras() - grid.points_ras()
@@ -120,7 +93,6 @@ def draw_brain_shift(cone: Cone, settings: BrainShiftSettings, *, seed: int = 0)
     ----------
     cone : Cone
         True field of view; the tracking error rotates about its centre, and `mean_mm` is the mean over it.
-    settings : BrainShiftSettings
     seed : int
         The same seed draws the same shift.
     """

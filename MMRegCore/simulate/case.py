@@ -27,27 +27,15 @@ FRONTO_TEMPORAL_RIGHT = (0.95, 0.2, 0.1)
 
 @dataclass(frozen=True, eq=False)
 class SimulatedCase:
-    """A registration problem with ground truth.
+    """A registration problem with ground truth."""
 
-    Attributes
-    ----------
-    fixed : Volume, (1, D, H, W)
-        Ultrasound, 0 to 255; its mask is the field of view.
-    moving : tuple of Volume
-        The MR images of the anatomy, unchanged.
-    truth : DisplacementField
-        On the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm.
-    landmarks_fixed, landmarks_moving : ndarray, (N, 3)
-        Corresponding anatomical points, RAS mm.
-    cavity : Tensor, (D, H, W), bool, optional
-        Resected region on the fixed grid, where there is nothing to register.
-    """
-
-    fixed: Volume
-    moving: tuple[Volume, ...]
-    truth: DisplacementField
+    fixed: Volume  # (1, D, H, W): ultrasound, 0 to 255; its mask is the field of view
+    moving: tuple[Volume, ...]  # the MR images of the anatomy, unchanged
+    truth: DisplacementField  # on the fixed grid: ``x_moving = x_fixed + u(x_fixed)``, RAS mm
+    # (N, 3) each: corresponding anatomical points, RAS mm.
     landmarks_fixed: Array
     landmarks_moving: Array
+    # (D, H, W), bool: the resected region on the fixed grid, where there is nothing to register.
     cavity: torch.Tensor | None = None
 
     @property
@@ -69,24 +57,12 @@ def simulate(
     landmarks: int = 30,
     seed: int = 0,
 ) -> SimulatedCase:
-    """Simulate intraoperative ultrasound of a shifted brain.
+    """Simulate intraoperative ultrasound of a shifted brain; the same seed gives the same case.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-        From `load_template` or `anatomy_from_mr`.
-    entry_direction_ras : sequence of float, (3,)
-        From the centre of the brain to the craniotomy; if None through the tumour where there is one, else
-        `FRONTO_TEMPORAL_RIGHT`.
-    spacing_mm : float
-        Of the isotropic ultrasound grid, 0.1 to 5 mm.
-    shift, cone, ultrasound : settings, optional
-    cavity : CavitySettings, optional
-        Resect tissue, the tumour where there is one; None for no cavity.
-    landmarks : int
-        Largest number of landmarks; fewer where the field of view has not enough structure.
-    seed : int
-        The same seed gives the same case.
+    ``entry_direction_ras`` (3,) leads from the centre of the brain to the craniotomy; if None through the tumour where
+    there is one, else `FRONTO_TEMPORAL_RIGHT`.  ``spacing_mm`` is that of the isotropic ultrasound grid, 0.1 to 5 mm.
+    With a ``cavity`` tissue is resected, the tumour where there is one.  There are ``landmarks`` landmarks at most,
+    fewer where the field of view has not enough structure.
 
     Raises
     ------

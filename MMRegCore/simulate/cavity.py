@@ -20,34 +20,20 @@ from MMRegCore.volume import Volume
 class CavitySettings(Settings):
     """Shape of a resection cavity."""
 
-    radius_mm: float = setting(
-        9.0, help="Radius where no tumour is given; a tumour is resected whole.", unit="mm", minimum=0.1
-    )
+    radius_mm: float = setting(9.0, "Radius where no tumour is given; a tumour is resected whole.", minimum=0.1)
     depth_mm: float = setting(
-        11.0, help="Depth of the centre below the brain's surface, where no tumour is given.", unit="mm", minimum=0.1
+        11.0, "Depth of the centre below the brain's surface, where no tumour is given.", minimum=0.1
     )
-    margin_mm: float = setting(1.0, help="Resection margin around a tumour.", unit="mm", minimum=0)
-    roughness_mm: float = setting(1.2, help="Standard deviation of the wall's random relief.", unit="mm", minimum=0)
-    corridor_mm: float = setting(5.0, help="Half-width of the corridor from the craniotomy.", unit="mm", minimum=0.1)
+    margin_mm: float = setting(1.0, "Resection margin around a tumour.", minimum=0)
+    roughness_mm: float = setting(1.2, "Standard deviation of the wall's random relief.", minimum=0)
+    corridor_mm: float = setting(5.0, "Half-width of the corridor from the craniotomy.", minimum=0.1)
 
 
 def resection_cavity(anatomy: Anatomy, probe: Probe, settings: CavitySettings, *, seed: int = 0) -> Volume:
     """The resected fraction of every voxel: the tumour where there is one, else a ball under the craniotomy.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-        Before the brain shift, as the cavity is too.
-    probe : Probe
-        Its origin is the centre of the craniotomy, where the corridor begins.
-    settings : CavitySettings
-    seed : int
-        Of the wall's roughness.
-
-    Returns
-    -------
-    Volume, (1, D, H, W)
-        In [0, 1], on the grid of the tissue maps.
+    (1, D, H, W) in [0, 1], on the grid of the tissue maps and, as these, before the brain shift.  The corridor begins
+    at the origin of ``probe``, the centre of the craniotomy; ``seed`` is that of the wall's roughness.
     """
     grid = anatomy.tissues.grid
     points = grid.points_ras()

@@ -30,22 +30,8 @@ _NOISE = 0.015
 def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> Volume:
     """An MR image: the mixture of the tissue maps with mild texture, bias field and noise; 0 outside the brain.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-    contrast : {'t1', 't1c', 't2', 'flair'}
-    seed : int
-        Of texture, bias field and noise, which also differ between contrasts.
-
-    Returns
-    -------
-    Volume, (1, D, H, W)
-        On the grid of the tissue maps, named as the contrast in capitals.
-
-    Raises
-    ------
-    InputError
-        When the contrast is not known.
+    (1, D, H, W) on the grid of the tissue maps, named as the contrast in capitals.  Texture, bias field and noise
+    differ between seeds and between contrasts.  Raises `InputError` when the contrast is not known.
     """
     if contrast not in _INTENSITY:
         raise InputError(f"expected a contrast among {', '.join(_INTENSITY)}; got '{contrast}'")

@@ -29,35 +29,24 @@ _PROBE_FROM_TRACKER = (
 class ConeSettings(Settings):
     """Shape of the swept field of view."""
 
-    depth_mm: float = setting(40.0, help="Imaging depth below the probe's face.", unit="mm", minimum=1)
-    half_angle_deg: float = setting(18.0, help="Half angle of the fan of one frame.", unit="°", minimum=1, maximum=60)
-    apex_mm: float = setting(
-        60.0, help="Distance from the virtual apex of the beams to the probe's face.", unit="mm", minimum=1
-    )
-    sweep_mm: float = setting(
-        36.0, help="Length of the sweep across the image plane, at the probe's face.", unit="mm", minimum=1
-    )
+    depth_mm: float = setting(40.0, "Imaging depth below the probe's face.", minimum=1)
+    half_angle_deg: float = setting(18.0, "Half angle of the fan of one frame.", minimum=1, maximum=60)
+    apex_mm: float = setting(60.0, "Distance from the virtual apex of the beams to the probe's face.", minimum=1)
+    sweep_mm: float = setting(36.0, "Length of the sweep across the image plane, at the probe's face.", minimum=1)
     pivot_mm: float = setting(
-        150.0, help="Height above the face of the axis about which the sweep widens with depth.", unit="mm", minimum=1
+        150.0, "Height above the face of the axis about which the sweep widens with depth.", minimum=1
     )
     jitter_mm: float = setting(
-        0.7, help="Standard deviation of the hand's drift during the sweep (ragged sides).", unit="mm", minimum=0
+        0.7, "Standard deviation of the hand's drift during the sweep (ragged sides).", minimum=0
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Position and orientation of the probe in the middle of its sweep.
+    """Position and orientation of the probe in the middle of its sweep."""
 
-    Attributes
-    ----------
-    origin_ras : ndarray, (3,)
-        Centre of the probe's face, RAS mm.
-    axes_ras : ndarray, (3, 3)
-        Columns: lateral (within the image), elevation (along the sweep), beam (into the head); orthonormal.
-    """
-
-    origin_ras: Array
+    origin_ras: Array  # (3,): centre of the probe's face, RAS mm
+    # (3, 3): columns: lateral (within the image), elevation (along the sweep), beam (into the head); orthonormal.
     axes_ras: Array
 
     @property
@@ -73,18 +62,9 @@ class Probe:
 def place_probe(anatomy: Anatomy, entry_direction_ras: Sequence[float], roll_deg: float = 20.0) -> Probe:
     """Place the probe on the brain's surface, aimed at the tumour, or without one at the nearest ventricle.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-    entry_direction_ras : sequence of float, (3,)
-        From the centre of the brain to the craniotomy, RAS; any length.
-    roll_deg : float
-        Rotation of the image plane about the beam.
-
-    Raises
-    ------
-    GeometryError
-        When the direction is zero or no brain lies along it.
+    ``entry_direction_ras`` (3,) leads from the centre of the brain to the craniotomy, RAS, any length; ``roll_deg``
+    rotates the image plane about the beam.  Raises `GeometryError` when the direction is zero or no brain lies along
+    it.
     """
     direction = np.asarray(entry_direction_ras, dtype=np.float64)
     length = float(np.linalg.norm(direction))
@@ -144,14 +124,8 @@ def _axes_around(beam: Array, roll: float) -> Array:
 class Cone:
     """The swept field of view: a mapping between RAS mm and beam coordinates.
 
-    Beam coordinates (..., 3) are (sweep mm at the face, angle rad, depth mm below the face).
-
-    Parameters
-    ----------
-    probe : Probe
-    settings : ConeSettings
-    seed : int
-        Of the jitter.
+    Beam coordinates (..., 3) are (sweep mm at the face, angle rad, depth mm below the face).  ``seed`` is that of the
+    jitter.
     """
 
     def __init__(self, probe: Probe, settings: ConeSettings, seed: int = 0) -> None:

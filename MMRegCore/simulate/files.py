@@ -25,20 +25,8 @@ def write_case(case: SimulatedCase, folder: Path, description: Mapping[str, Any]
 
     ``ultrasound.nii.gz`` and ``ultrasound_mask.nii.gz``, ``cavity.nii.gz`` where there is one, ``mr_NAME.nii.gz`` for
     every MR, ``landmarks_ultrasound.mrk.json`` and ``landmarks_mr.mrk.json``, ``truth.h5`` (fixed to moving) and
-    ``case.json``.
-
-    Parameters
-    ----------
-    case : SimulatedCase
-    folder : Path
-        Created where it does not exist.
-    description : mapping
-        Options and settings of the case, serialisable as JSON; written to ``case.json`` beside measurements of it.
-
-    Raises
-    ------
-    InputError
-        When the folder cannot be written to.
+    ``case.json``: options and settings as ``description`` gives them, and measurements of the case.  The folder is made
+    where it does not exist; `InputError` when it cannot be written to.
     """
     length_mm = case.truth.magnitude_mm()[case.evaluated]
     measured = {

@@ -81,21 +81,10 @@ def anatomy_from_mr(
 def anatomy_from_labels(
     images: Sequence[Volume], labels: Volume, numbers: Mapping[str, Collection[int]] | None = None
 ) -> Anatomy:
-    """An anatomy from a label map.
+    """An anatomy from a label map (1, D, H, W) of integers and aligned MR images, none where these are rendered later.
 
-    Parameters
-    ----------
-    images : sequence of Volume
-        Aligned MR images; may be empty, see `with_contrasts`.
-    labels : Volume, (1, D, H, W)
-        Integers.
-    numbers : mapping, optional
-        The labels of 'white', 'grey', 'csf' and 'ventricles'; `FREESURFER_LABELS` if None.
-
-    Raises
-    ------
-    InputError
-        When a tissue is not in the map.
+    ``numbers`` are the labels of 'white', 'grey', 'csf' and 'ventricles'; `FREESURFER_LABELS` if None.  Raises
+    `InputError` when a tissue is not in the map.
     """
     numbers = FREESURFER_LABELS if numbers is None else numbers
     listed = torch.tensor([number for wanted in numbers.values() for number in wanted], dtype=torch.float32)
@@ -113,17 +102,8 @@ def anatomy_from_labels(
 def brain_region(intensity: torch.Tensor, grid: Grid, name: str = "image") -> torch.Tensor:
     """(D, H, W) bool: the brain and its fluid in an image of a head or a part of one, skull-stripped or not.
 
-    Parameters
-    ----------
-    intensity : Tensor, (D, H, W)
-    grid : Grid
-    name : str
-        For the message.
-
-    Raises
-    ------
-    InputError
-        When the image has too little contrast, or nothing of the size of a brain is separated by the skull.
+    Raises `InputError`, which calls it ``name``, when the image has too little contrast, or nothing of the size of a
+    brain is separated by the skull.
     """
     present = intensity > 0
     if int(present.sum()) < 1000 or float(intensity[present].std()) <= 0:

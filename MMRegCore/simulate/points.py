@@ -12,19 +12,7 @@ from MMRegCore.ops.sampling import Padding
 
 
 def values_at(image: torch.Tensor, grid: Grid, points_ras: Array, padding_mode: Padding = "border") -> torch.Tensor:
-    """Trilinear interpolation at points.
-
-    Parameters
-    ----------
-    image : Tensor, (C, D, H, W)
-        On ``grid``.
-    points_ras : ndarray, (..., 3)
-        RAS mm.
-
-    Returns
-    -------
-    Tensor, (C, ...)
-    """
+    """(C, ...): trilinear interpolation of an image (C, D, H, W) on ``grid`` at points (..., 3), RAS mm."""
     voxels_dhw = transform_points(grid.ijk_from_ras, points_ras).reshape(-1, 3)[:, ::-1]
     positions = torch.from_numpy(voxels_dhw.T.copy()).float()[None, :, :, None, None]
     return sample(image[None], positions, padding_mode=padding_mode).reshape(len(image), *points_ras.shape[:-1])

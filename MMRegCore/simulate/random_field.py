@@ -20,20 +20,9 @@ _WAVES = 24
 def smooth_random_field(grid: Grid, amplitude_mm: float, wavelength_mm: float, seed: int = 0) -> DisplacementField:
     """A random smooth field without folds: a sum of plane waves.
 
-    Parameters
-    ----------
-    grid : Grid
-    amplitude_mm : float
-        Largest displacement on the grid.
-    wavelength_mm : float
-        Shortest wavelength; the longest is twice that.
-    seed : int
-        The same seed gives the same waves, fixed in space (RAS), on any grid.
-
-    Raises
-    ------
-    InputError
-        When amplitude or wavelength is out of range or the field would fold or nearly fold.
+    Its largest displacement on the grid is ``amplitude_mm``; wavelengths are one to two times ``wavelength_mm``.  The
+    same seed gives the same waves, fixed in space (RAS), on any grid.  Raises `InputError` when amplitude or wavelength
+    is out of range or the field would fold or nearly fold.
     """
     if not (math.isfinite(amplitude_mm) and amplitude_mm >= 0 and math.isfinite(wavelength_mm) and wavelength_mm > 0):
         given = f"{amplitude_mm} and {wavelength_mm} mm"

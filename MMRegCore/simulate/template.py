@@ -19,10 +19,7 @@ _FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 def load_template() -> Anatomy:
     """The MNI152 T1 image (skull-stripped, 1 mm, RAS mm) and its tissue maps.
 
-    Raises
-    ------
-    InputError
-        When ``nilearn`` is not installed or no longer carries the files.
+    Raises `InputError` when ``nilearn`` is not installed or no longer carries the files.
     """
     t1, grey, white = cropped([_read(name) for name in ("t1", "gm", "wm")])
     brain = (t1.data > 0).float()

@@ -45,46 +45,37 @@ class UltrasoundSettings(Settings):
     """The simulated scanner: echo strengths, losses, noise, resolution, display."""
 
     interface_gain: float = setting(
-        9.0,
-        help="Echo of a unit step of impedance at normal incidence; decreases with the angle of the beam.",
-        minimum=0,
+        9.0, "Echo of a unit step of impedance at normal incidence; decreases with the angle of the beam.", minimum=0
     )
     invisible_sulci: float = setting(
-        0.85, help="Fraction by which the echo of sulci fades in random regions.", minimum=0, maximum=1
+        0.85, "Fraction by which the echo of sulci fades in random regions.", minimum=0, maximum=1
     )
     tissue_echo: float = setting(
-        1.3, help="Strength of bright sheets and streaks that have no counterpart in the MR.", minimum=0
+        1.3, "Strength of bright sheets and streaks that have no counterpart in the MR.", minimum=0
     )
-    shadow: float = setting(
-        0.45, help="Largest loss of amplitude behind poor contact of the probe.", minimum=0, maximum=1
-    )
+    shadow: float = setting(0.45, "Largest loss of amplitude behind poor contact of the probe.", minimum=0, maximum=1)
     attenuation_db_per_mm: float = setting(
-        0.1, help="Attenuation that the time gain compensation leaves.", unit="dB/mm", minimum=0
+        0.1, "Attenuation that the time gain compensation leaves.", unit="dB/mm", minimum=0
     )
     gain_error_db: float = setting(
-        1.5, help="Standard deviation of the smooth error of the time gain compensation.", unit="dB", minimum=0
+        1.5, "Standard deviation of the smooth error of the time gain compensation.", minimum=0
     )
     noise: float = setting(
-        0.25, help="Electronic noise at the largest depth, relative to the echo of white matter.", minimum=0
+        0.25, "Electronic noise at the largest depth, relative to the echo of white matter.", minimum=0
     )
-    axial_mm: float = setting(
-        0.2, help="Standard deviation of the point spread along the beam.", unit="mm", minimum=0.01
-    )
+    axial_mm: float = setting(0.2, "Standard deviation of the point spread along the beam.", minimum=0.01)
     lateral_mm: float = setting(
         0.32,
-        help="Standard deviation of the point spread across the beam, at half depth; proportional to the distance from "
+        "Standard deviation of the point spread across the beam, at half depth; proportional to the distance from "
         "the apex.",
-        unit="mm",
         minimum=0.01,
     )
-    elevation_mm: float = setting(
-        0.36, help="Standard deviation of the point spread along the sweep.", unit="mm", minimum=0.01
-    )
+    elevation_mm: float = setting(0.36, "Standard deviation of the point spread along the sweep.", minimum=0.01)
     number_of_looks: int = setting(
-        4, help="Independent speckle patterns that are averaged (compounding).", minimum=1, maximum=64
+        4, "Independent speckle patterns that are averaged (compounding).", minimum=1, maximum=64
     )
-    gain: float = setting(28.0, help="Grey value of white matter, 0 to 255.", minimum=0.1)
-    compression: float = setting(1.4, help="Logarithmic compression of strong echoes.", minimum=0.01)
+    gain: float = setting(28.0, "Grey value of white matter, 0 to 255.", minimum=0.1)
+    compression: float = setting(1.4, "Logarithmic compression of strong echoes.", minimum=0.01)
 
 
 def simulate_ultrasound(
@@ -96,16 +87,12 @@ def simulate_ultrasound(
     cavity: Volume | None = None,
     seed: int = 0,
 ) -> Volume:
-    """Simulate the ultrasound volume ``us(x) = f(anatomy(x + u(x)))`` on the grid of ``truth``.
+    """Simulate the ultrasound volume ``us(x) = f(anatomy(x + u(x)))`` on the grid of ``truth``, which is u.
 
     Parameters
     ----------
-    anatomy : Anatomy
-    cone : Cone
-        Field of view.
     truth : DisplacementField
-        u, fixed (ultrasound) to moving (MR), RAS mm.
-    settings : UltrasoundSettings, optional
+        Fixed (ultrasound) to moving (MR), RAS mm.
     cavity : Volume, (1, D, H, W), optional
         Fraction in [0, 1] that is saline instead of tissue, on the grid of the tissue maps; see `resection_cavity`.
     seed : int

@@ -37,36 +37,17 @@ def augment(
     strength: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Augmented]:
-    """Deform an image towards another one, each time with other samples of their features.
+    """Deform an image, each time with other samples of its features and of those of an image that it is moved towards.
 
-    Parameters
-    ----------
-    image : Volume
-        What is deformed (the atlas).
-    labels : Volume, optional
-        On its grid; warped to the nearest voxel.
-    towards : Volume
-        An image roughly aligned in space, whose anatomy gives the deformations their direction; the image itself for
-        deformations about where it is.
-    count : int
-    weights : str
-        Of MultiPropReg: a .safetensors file, as ``mmreg train multiprop`` leaves it.
-    strength : float
-        Standard deviations by which features are sampled; 0 gives the plain registration.
-    seed : int
-        Determines the samples.
-
-    Yields
-    ------
-    Augmented
-        On the grid of ``image``.
+    ``labels`` on the image's grid are warped to the nearest voxel.  ``towards`` is roughly aligned in space, and its
+    anatomy gives the deformations their direction; with the image itself they stay about where it is.  ``weights`` are
+    of MultiPropReg: a .safetensors file, as ``mmreg train multiprop`` leaves it.  Features are sampled by ``strength``
+    standard deviations, 0 gives the plain registration, and ``seed`` determines the samples.
 
     Raises
     ------
-    InputError
-        When the weights are of another network, or a number is not usable.
-    GeometryError
-        When the labels lie on another grid.
+    InputError, GeometryError
+        When weights are of another network or a number is not usable; when the labels lie on another grid.
     """
     if labels is not None and not labels.grid.matches(image.grid):
         raise GeometryError(f"expected the labels on the grid of '{image.name}'; got {labels.grid.shape}")

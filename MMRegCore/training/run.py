@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from MMRegCore.monitor import Monitor
 from MMRegCore.networks.weights import load_network, read_card
 from MMRegCore.records import read_json
 from MMRegCore.settings import describe
-from MMRegCore.training.data.subjects import read_training_data
+from MMRegCore.training.data.subjects import TrainingData, read_training_data
 from MMRegCore.training.engine.checkpoint import CHECKPOINT
 from MMRegCore.training.engine.distributed import ProcessContext, process_context
 from MMRegCore.training.engine.loop import train
@@ -37,37 +38,20 @@ def run_training(
     resume: bool = False,
     monitor: Monitor | None = None,
 ) -> dict[str, float]:
-    """Train a network.
+    """Train the network ``name``, or ``resume`` its training, and give its last scores on the validation split.
 
     Parameters
     ----------
-    name : str
-        Of a network; see `find_recipe`.
-    settings : RecipeSettings
-        Of the recipe's class.
-    data : Path
-        As `read_training_data` finds subjects in.
-    output : Path
-        Folder for checkpoint, curves, weights, cards and ``settings.json``; made where it does not exist.
+    data, output : Path
+        Folders of the subjects (`read_training_data`); for checkpoint, curves, weights, cards and ``settings.json``.
     device : str
         'auto', 'cpu', 'cuda' or 'cuda:N'; started by ``torchrun``, every process trains on its own part.
-    resume : bool
-        Resume from the checkpoint in ``output``.
-    monitor : Monitor, optional
-
-    Returns
-    -------
-    dict
-        The last scores on the validation split.
 
     Raises
     ------
-    InputError
-        When data, settings or ``output`` do not fit; see `read_training_data` and `train`.
-    DeviceError
-        When the device is not there.
-    Cancelled
-        When the monitor is cancelled; a checkpoint was written.
+    InputError, DeviceError, Cancelled
+        When data, settings or ``output`` do not fit (see `read_training_data` and `train`); the device is not there;
+        the monitor is cancelled, after a checkpoint was written.
     """
     recipe_class = find_recipe(name)
     if not isinstance(settings, recipe_class.settings_class):
@@ -79,16 +63,21 @@ def run_training(
             # The same initial weights in every process.
             torch.manual_seed(settings.training.seed)
             recipe = recipe_class(settings, subjects, context)
-        about = {
-            "name": name,
-            "data": f"{subjects.name}: {', '.join(subjects.training.names)}",
-            "validated_on": ", ".join(subjects.validation.names),
-            # Folders are this machine's own.
-            "training_settings": replace(settings, initial_weights=Path(settings.initial_weights).name).to_dict(),
-        }
+        about = _about(name, settings, subjects)
         if settings.initial_weights:
             about["initial_weights_sha256"] = _load_weights(recipe, settings.initial_weights)
         return train(recipe, settings.training, output, context=context, monitor=monitor, resume=resume, about=about)
+
+
+def _about(name: str, settings: RecipeSettings, data: TrainingData) -> dict[str, Any]:
+    """What the cards of the weights say."""
+    return {
+        "name": name,
+        "data": f"{data.name}: {', '.join(data.training.names)}",
+        "validated_on": ", ".join(data.validation.names),
+        # Folders are this machine's own.
+        "training_settings": replace(settings, initial_weights=Path(settings.initial_weights).name).to_dict(),
+    }
 
 
 def _load_weights(recipe: Recipe, weights: str) -> str:

@@ -268,7 +268,7 @@ def test_maps_that_cannot_be_used_are_refused() -> None:
     grid = Grid((6, 7, 8), np.eye(4))
     with pytest.raises(GeometryError, match="fill the fixed grid"):
         assess(textured(grid), [], IDENTITY, maps={"expected_error": torch.zeros(5, 7, 8)})
-    with pytest.raises(InputError, match="one of expected_error, .*; got 'confidence'"):
+    with pytest.raises(InputError, match="out of expected_error, .*; got 'confidence'"):
         assess(textured(grid), [], IDENTITY, maps={"confidence": torch.zeros(grid.shape)})
 
 

@@ -77,7 +77,7 @@ def test_every_map_explains_itself(spec: MapSpec):
 
 
 def test_an_unknown_map_is_named():
-    with pytest.raises(InputError, match="one of expected_error, displacement, .*; got 'doubt'"):
+    with pytest.raises(InputError, match="out of expected_error, displacement, .*; got 'doubt'"):
         find_map("doubt")
 
 

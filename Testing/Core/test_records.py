@@ -51,6 +51,12 @@ def through_json(record: Record) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("record", [RECORD, EMPTY])
+def test_a_record_in_json_has_lists_and_no_tuples(record):
+    assert to_json(record) == through_json(record)
+    assert from_json(Record, to_json(record)) == record
+
+
+@pytest.mark.parametrize("record", [RECORD, EMPTY])
 def test_round_trip(record):
     again = from_json(Record, through_json(record))
     assert again == record

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from pkgutil import iter_modules
 
 import numpy as np
 import torch
 
 from MMRegCore.displacement import DisplacementField
-from MMRegCore.errors import InputError
+from MMRegCore.settings import named, plugins_of
 from MMRegCore.volume import Volume
 
 # Colours at even steps: from nothing to much; from good to bad; below, at and above the middle.
@@ -22,59 +20,31 @@ DIVERGING = ("#2d004b", "#8073ac", "#d8daeb", "#f7f7f7", "#fee0b6", "#e08214", "
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a map can be computed from.
-
-    Attributes
-    ----------
-    fixed : Volume
-    mask : Tensor, (D, H, W), bool
-        Where everything is measured.
-    field : DisplacementField
-        On the fixed grid, beyond the linear part of the initial transform.
-    before, after : tuple of Volume
-        Each moving image on the fixed grid under the initial and the final transform.
-    """
+    """What a map can be computed from."""
 
     fixed: Volume
-    mask: torch.Tensor
-    field: DisplacementField
+    mask: torch.Tensor  # (D, H, W), bool: where everything is measured
+    field: DisplacementField  # on the fixed grid, beyond the linear part of the initial transform
+    # Each moving image on the fixed grid under the initial and the final transform.
     before: tuple[Volume, ...]
     after: tuple[Volume, ...]
 
 
 @dataclass(frozen=True)
 class MapSpec:
-    """A quality map.
+    """A quality map."""
 
-    Attributes
-    ----------
-    name : str
-        Also of its file, before '.nii.gz', and in `Solution.maps`.
-    title, unit : str
-    sentence : str
-        What a reader should know at the colour scale.
-    colours : tuple of str
-    order : int
-        Maps are shown in this order.
-    limits : tuple of float, optional
-        Of the colour scale; from the values when None.
-    middle : float, optional
-        Value in the middle of the scale, where that is made from the values; otherwise it begins at 0.
-    background : float
-        Value that means nothing, for the file outside the field of view.
-    compute : callable, optional
-        From `Measured` to (D, H, W) on the fixed grid; None where the method gives the map.
-    """
-
-    name: str
+    name: str  # also of its file, before '.nii.gz', and in `Solution.maps`
     title: str
     unit: str
-    sentence: str
+    sentence: str  # what a reader should know at the colour scale
     colours: tuple[str, ...]
-    order: int
-    limits: tuple[float, float] | None = None
+    order: int  # maps are shown in this order
+    limits: tuple[float, float] | None = None  # of the colour scale; from the values when None
+    # Value in the middle of the scale, where that is made from the values; otherwise it begins at 0.
     middle: float | None = None
-    background: float = 0.0
+    background: float = 0.0  # value that means nothing, for the file outside the field of view
+    # From `Measured` to (D, H, W) on the fixed grid; None where the method gives the map.
     compute: Callable[[Measured], torch.Tensor] | None = None
 
     def limits_of(self, values: torch.Tensor) -> tuple[float, float]:
@@ -90,14 +60,9 @@ class MapSpec:
 
 def map_specs() -> dict[str, MapSpec]:
     """Every map by its name, in the order in which they are shown."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
-    specs = sorted((module.MAP for module in modules), key=lambda spec: spec.order)
-    return {spec.name: spec for spec in specs}
+    return {spec.name: spec for spec in sorted(plugins_of(__name__, "MAP"), key=lambda spec: spec.order)}
 
 
 def find_map(name: str) -> MapSpec:
-    """The map of that name; `InputError` where there is none."""
-    specs = map_specs()
-    if name not in specs:
-        raise InputError(f"expected the name of a quality map, one of {', '.join(specs)}; got '{name}'")
-    return specs[name]
+    """The map of that name; `InputError` with the nearest one when there is none."""
+    return named("quality map", name, map_specs())

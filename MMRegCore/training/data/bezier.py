@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-# Cubic curves: four control points.
-_POINTS = 4
 # Straight pieces that a curve is made of.
 _PIECES = 256
 
@@ -13,40 +11,19 @@ _PIECES = 256
 def random_bezier(image: torch.Tensor, generator: torch.Generator, inversion: float = 0.5) -> torch.Tensor:
     """Change intensities along a monotone cubic Bézier curve with random control points, inverted or not.
 
-    Parameters
-    ----------
-    image : Tensor
-        Intensities in [0, 1], any shape.
-    generator : torch.Generator
-        On the CPU.
-    inversion : float
-        How often intensities are inverted first: δ of Eq. 3.
-
-    Returns
-    -------
-    Tensor
-        In [0, 1], of the same shape: ``B(I)`` or ``B(1 - I)``.  Equal voxels stay equal, and brighter ones
-        stay brighter, or darker where inverted.
+    An image in [0, 1], of any shape, becomes ``B(I)`` or, as often as ``inversion`` says (δ of Eq. 3), ``B(1 - I)``.
+    Equal voxels stay equal, and brighter ones stay brighter, or darker where inverted.
     """
-    points = torch.rand(2, _POINTS, generator=generator)
+    points = torch.rand(2, 4, generator=generator)
     inverted = float(torch.rand((), generator=generator)) <= inversion
     return bezier(1 - image if inverted else image, points)
 
 
 def bezier(intensity: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """The height of a Bézier curve above each intensity.
+    """The height of a Bézier curve above each intensity: in [0, 1], any shape.
 
-    Parameters
-    ----------
-    intensity : Tensor
-        In [0, 1], any shape.
-    points : Tensor, (2, n + 1)
-        Control points (x, y) in [0, 1].  Each row is sorted, which makes the curve monotone, and x is stretched to
-        reach from 0 to 1, so that the curve has one height above every intensity.
-
-    Returns
-    -------
-    Tensor, of the shape of ``intensity``
+    Control points (2, n + 1) are (x, y) in [0, 1].  Each row is sorted, which makes the curve monotone, and x is
+    stretched to reach from 0 to 1, so that the curve has one height above every intensity.
     """
     points = points.to(intensity.device, torch.float64).sort(dim=1).values
     curve = _bernstein(points.shape[1] - 1, points.device) @ points.T

@@ -28,13 +28,13 @@ class PairSettings(Settings):
     """How pairs are drawn from the subjects of a split."""
 
     contrasts: Literal["different", "same", "any", "synthetic"] = setting(
-        "different", help="Of the two images of a pair; 'synthetic' renders label maps in random contrasts."
+        "different", "Of the two images of a pair; 'synthetic' renders label maps in random contrasts."
     )
-    atlas: str = setting("", help="Name of the training subject that is always fixed; any of them when empty.")
-    batch: int = setting(1, help="Pairs in a step.", minimum=1, maximum=64)
+    atlas: str = setting("", "Name of the training subject that is always fixed; any of them when empty.")
+    batch: int = setting(1, "Pairs in a step.", minimum=1, maximum=64)
     known_displacement: float = setting(
         0.0,
-        help="How often both images are of one subject, the fixed one warped by 'deformation', which is then known.",
+        "How often both images are of one subject, the fixed one warped by 'deformation', which is then known.",
         minimum=0,
         maximum=1,
     )
@@ -48,22 +48,15 @@ class PairSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A batch of pairs of images in [0, 1] on one grid, and their labels where both have some.
+    """A batch of pairs of images in [0, 1] on one grid, and their labels where both have some."""
 
-    Attributes
-    ----------
-    fixed, moving : Tensor, (B, 1, D, H, W)
-        (B, C, D, H, W) where they are encoded.
-    fixed_labels, moving_labels : Tensor, (B, 1, D, H, W), optional
-        Whole numbers in float32.
-    displacement_voxel : Tensor, (B, 3, D, H, W), optional
-        From fixed to moving, where it is known; components (d, h, w).
-    """
-
+    # (B, 1, D, H, W); (B, C, D, H, W) where they are encoded.
     fixed: torch.Tensor
     moving: torch.Tensor
+    # (B, 1, D, H, W): whole numbers in float32.
     fixed_labels: torch.Tensor | None = None
     moving_labels: torch.Tensor | None = None
+    # (B, 3, D, H, W): from fixed to moving in voxels, components (d, h, w), where it is known.
     displacement_voxel: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Pair:
@@ -74,30 +67,20 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Encodes images once, so that a network need not in every step.
+    """Encodes images once, so that a network need not in every step."""
 
-    Attributes
-    ----------
-    grid : Grid
-        Of the images.
-    encode : callable
-        From an image (1, 1, D, H, W) in [0, 1] to (1, C, d, h, w) on the grid of the pairs, on the CPU.
-    """
-
-    grid: Grid
+    grid: Grid  # of the images
+    # From an image (1, 1, D, H, W) in [0, 1] to (1, C, d, h, w) on the grid of the pairs, on the CPU.
     encode: Callable[[torch.Tensor], torch.Tensor]
 
 
 class Pairs:
-    """The pairs of the subjects of one split.
+    """The pairs of the subjects of one split, which are roughly aligned with each other, as they lie in space.
 
     Parameters
     ----------
-    subjects : Subjects
-        Roughly aligned with each other, as they lie in space.
     grid : Grid
         All are resampled to it.
-    settings : PairSettings
     atlas : Subject, optional
         Always fixed, and never moving; any subject is either when None.
     encoder : Encoder, optional

@@ -30,17 +30,17 @@ _FOREGROUND = 0.05
 class PatchSettings(Settings):
     """Two images of the same anatomy whose descriptors must be the same."""
 
-    crop_voxel: int = setting(64, help="Size of the cube that is cut out.", unit="voxel", minimum=16)
+    crop_voxel: int = setting(64, "Size of the cube that is cut out.", minimum=16)
     zoom: tuple[float, ...] = setting(
-        (1.0, 1.0), help="Least and largest voxel size of the cube, in voxels of the data.", minimum=0.25, maximum=4
+        (1.0, 1.0), "Least and largest voxel size of the cube, in voxels of the data.", minimum=0.25, maximum=4
     )
     synthetic: float = setting(
-        0.5, help="How often both are synthetic contrasts, where a subject has labels.", minimum=0, maximum=1
+        0.5, "How often both are synthetic contrasts, where a subject has labels.", minimum=0, maximum=1
     )
     ultrasound: float = setting(
-        0.25, help="How often one of them is ultrasound, where a subject has it.", minimum=0, maximum=1
+        0.25, "How often one of them is ultrasound, where a subject has it.", minimum=0, maximum=1
     )
-    inversion: float = setting(0.5, help="How often intensities are inverted (δ, Eq. 3).", minimum=0, maximum=1)
+    inversion: float = setting(0.5, "How often intensities are inverted (δ, Eq. 3).", minimum=0, maximum=1)
     synthesis: SynthesisSettings = SynthesisSettings()
     deformation: DeformationSettings = DeformationSettings()
 
@@ -63,19 +63,8 @@ def draw_patches(subject: Subject, generator: torch.Generator, settings: PatchSe
     """Cut a deformed cube out of a subject, in two contrasts.
 
     The two are, by chance and by what the subject has: an image and its ultrasound; two synthetic contrasts of its
-    labels; or images of it, the same or two, one of them changed along a Bézier curve.
-
-    Parameters
-    ----------
-    subject : Subject
-    generator : torch.Generator
-        On the CPU.
-    settings : PatchSettings
-
-    Raises
-    ------
-    InputError
-        When the subject has neither labels nor images.
+    labels; or images of it, the same or two, one of them changed along a Bézier curve.  ``generator`` is on the CPU.
+    Raises `InputError` when the subject has neither labels nor images.
     """
     positions = _positions(subject, generator, settings)
 

@@ -25,21 +25,13 @@ SPLITS = ("training", "validation")
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One subject of a training: aligned images, labels, or both.
-
-    Attributes
-    ----------
-    name : str
-    grid : Grid
-    images : dict of str to Tensor, (1, D, H, W), float32
-        One or several contrasts by name, scaled to [0, 1]; may be empty where there are labels.
-    labels : Tensor, (D, H, W), int16, optional
-    """
+    """One subject of a training: aligned images, labels, or both."""
 
     name: str
     grid: Grid
+    # (1, D, H, W) each: one or several contrasts by name, scaled to [0, 1]; may be empty where there are labels.
     images: Mapping[str, torch.Tensor]
-    labels: torch.Tensor | None = None
+    labels: torch.Tensor | None = None  # (D, H, W), int16
 
     @property
     def size_bytes(self) -> int:
@@ -71,12 +63,7 @@ class SubjectFiles:
 class LruCache:
     """Subjects by their number, made when they are first asked for; the least recently used ones are dropped.
 
-    Parameters
-    ----------
-    make : callable
-        The subject of a number.
-    budget_bytes : int, optional
-        Memory that the subjects may take together, though one always stays; what a run may plan with when None.
+    They may take ``budget_bytes`` of memory together, though one always stays; what a run may plan with when None.
     """
 
     def __init__(self, make: Callable[[int], Subject], budget_bytes: int | None = None) -> None:
@@ -132,18 +119,10 @@ class TrainingData:
 def read_training_data(folder: Path) -> TrainingData:
     """Find the subjects in a folder; images are read later, when they are needed.
 
-    Parameters
-    ----------
-    folder : Path
-        Either the layout of Learn2Reg: ``dataset.json`` lists files named ``NAME_CASE_CONTRAST.nii.gz``; the cases in
-        ``registration_val`` are the validation split.  Or the folders ``training`` and ``validation``, each with one
-        folder for each subject: the images of a subject carry the names of their contrasts, its labels are called
-        ``labels``.
-
-    Raises
-    ------
-    InputError
-        When the folder holds neither, names files that are not there, or a split is empty.
+    It has either the layout of Learn2Reg: ``dataset.json`` lists files named ``NAME_CASE_CONTRAST.nii.gz``; the cases
+    in ``registration_val`` are the validation split.  Or the folders ``training`` and ``validation``, each with one
+    folder for each subject: the images of a subject carry the names of their contrasts, its labels are called
+    ``labels``.  Raises `InputError` when it holds neither, names files that are not there, or a split is empty.
     """
     if not folder.is_dir():
         raise InputError(f"expected a folder with training data; got {folder}, which is none")

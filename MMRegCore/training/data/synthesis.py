@@ -23,42 +23,31 @@ from MMRegCore.simulate.noise import smooth_noise, white_noise
 class SynthesisSettings(Settings):
     """How far synthetic contrasts of a label map may go; each image draws its own values up to these."""
 
-    levels: int = setting(12, help="Different mean intensities at most; labels may share one.", minimum=2)
-    texture: float = setting(0.08, help="Standard deviation within a label.", minimum=0, maximum=1)
-    texture_voxel: float = setting(2.0, help="Correlation length of the texture.", unit="voxel", minimum=0)
-    blur_voxel: float = setting(1.0, help="Blur, which makes partial volumes.", unit="voxel", minimum=0, maximum=8)
-    bias: float = setting(0.3, help="Standard deviation of the logarithm of the bias field.", minimum=0, maximum=2)
-    noise: float = setting(0.05, help="Standard deviation of the noise.", minimum=0, maximum=1)
-    empty_background: float = setting(0.7, help="How often label 0 is black.", minimum=0, maximum=1)
+    levels: int = setting(12, "Different mean intensities at most; labels may share one.", minimum=2)
+    texture: float = setting(0.08, "Standard deviation within a label.", minimum=0, maximum=1)
+    texture_voxel: float = setting(2.0, "Correlation length of the texture.", minimum=0)
+    blur_voxel: float = setting(1.0, "Blur, which makes partial volumes.", minimum=0, maximum=8)
+    bias: float = setting(0.3, "Standard deviation of the logarithm of the bias field.", minimum=0, maximum=2)
+    noise: float = setting(0.05, "Standard deviation of the noise.", minimum=0, maximum=1)
+    empty_background: float = setting(0.7, "How often label 0 is black.", minimum=0, maximum=1)
 
 
 @dataclass(frozen=True)
 class DeformationSettings(Settings):
     """Random smooth deformations, drawn up to these."""
 
-    rotation_deg: float = setting(15.0, help="About each axis, in degrees.", minimum=0, maximum=180)
-    scaling: float = setting(0.15, help="Along each axis, as a fraction.", minimum=0, maximum=0.9)
-    amplitude_voxel: float = setting(
-        3.0, help="Standard deviation of the smooth displacement on top.", unit="voxel", minimum=0
-    )
-    length_voxel: float = setting(12.0, help="Its correlation length.", unit="voxel", minimum=1)
+    rotation_deg: float = setting(15.0, "About each axis, in degrees.", minimum=0, maximum=180)
+    scaling: float = setting(0.15, "Along each axis, as a fraction.", minimum=0, maximum=0.9)
+    amplitude_voxel: float = setting(3.0, "Standard deviation of the smooth displacement on top.", minimum=0)
+    length_voxel: float = setting(12.0, "Its correlation length.", minimum=1)
 
 
 def synthetic_contrast(
     labels: torch.Tensor, generator: torch.Generator, settings: SynthesisSettings | None = None
 ) -> torch.Tensor:
-    """Render a label map in a random contrast.
+    """Render a label map (D, H, W) of integers in a random contrast: (1, D, H, W), float32, in [0, 1].
 
-    Parameters
-    ----------
-    labels : Tensor, (D, H, W), integer
-    generator : torch.Generator
-    settings : SynthesisSettings, optional
-
-    Returns
-    -------
-    Tensor, (1, D, H, W), float32, in [0, 1]
-        A mean for each label, texture, partial volumes, a bias field and noise.
+    A mean for each label, texture, partial volumes, a bias field and noise.
     """
     settings = settings or SynthesisSettings()
     random, shape = _numpy_stream(generator), tuple(labels.shape)
@@ -83,17 +72,8 @@ def random_deformation(
 ) -> torch.Tensor:
     """A random affine motion about the middle, and a smooth displacement on top of it.
 
-    Parameters
-    ----------
-    shape : tuple of int, (D, H, W)
-    generator : torch.Generator
-    settings : DeformationSettings, optional
-
-    Returns
-    -------
-    Tensor, (1, 3, D, H, W)
-        displacement_voxel, components (d, h, w).  Smooth; with amplitudes above about a third of the length it may
-        fold.
+    (1, 3, D, H, W), components (d, h, w) in voxels, for a ``shape`` (D, H, W).  Smooth; with amplitudes above about a
+    third of the length it may fold.
     """
     settings = settings or DeformationSettings()
     random = _numpy_stream(generator)

@@ -16,12 +16,7 @@ _FRACTION_OF_THE_WAY = 10
 class AveragedWeights:
     """Exponential moving average of the weights of a network (Polyak and Juditsky 1992).
 
-    Parameters
-    ----------
-    network : nn.Module
-        As it begins.
-    decay : float
-        Fraction of the average that a step keeps, in [0, 1); 0 is the network as it is.
+    ``decay`` is the fraction of the average that a step keeps, in [0, 1); 0 is the network as it is.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -21,41 +21,34 @@ _MAX_CHANGE = 0.1
 class BilevelSettings(Settings):
     """The upper level: the weights of the loss, learned on the validation split (MultiPropReg, Algorithm 1)."""
 
-    every: int = setting(0, help="Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
+    every: int = setting(0, "Steps between its updates; 0 keeps the weights as they are set.", minimum=0)
     start_step: int = setting(
         1,
-        help="Step of the first of them: until a network has learned something, more smoothness is always better.",
+        "Step of the first of them: until a network has learned something, more smoothness is always better.",
         minimum=1,
     )
     learning_rate: float = setting(
         8.0,
-        help="Of gradient descent on the logarithms of the weights, by how much one step of the network changes the "
+        "Of gradient descent on the logarithms of the weights, by how much one step of the network changes the "
         "objective.",
         minimum=0,
     )
     objective: Literal["similarity", "dice"] = setting(
-        "similarity", help="Of the upper level, on the validation split; 'dice' needs labels."
+        "similarity", "Of the upper level, on the validation split; 'dice' needs labels."
     )
     learned: Literal["all", "regularisation"] = setting(
         "all",
-        help="Which weights; 'regularisation' leaves those of similarity, labels and known displacements as they are "
+        "Which weights; 'regularisation' leaves those of similarity, labels and known displacements as they are "
         "set: of all weights together only the ratios matter.",
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A step of the lower level, parameter by parameter.
+    """A step of the lower level, parameter by parameter."""
 
-    Attributes
-    ----------
-    change : list of Tensor
-        w' − w.
-    rates : list of Tensor
-        s: how far w goes for each unit of gradient, for each number of a parameter or for all of it.
-    """
-
-    change: list[torch.Tensor]
+    change: list[torch.Tensor]  # w' − w
+    # s: how far w goes for each unit of gradient, for each number of a parameter or for all of it.
     rates: list[torch.Tensor]
 
 
@@ -72,33 +65,17 @@ def hyper_gradient(
     max_grad_norm: float = math.inf,
     learned: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How the upper objective changes with the weights of the loss, by one step of the lower level (Eqs. 17 to 22).
+    """How the upper objective changes with the weights λ of the loss, by one step of the lower level (Eqs. 17 to 22).
 
     With f(λ, w) = λ · terms(w) and w' = w − s ∂f/∂w it is −∂²f/∂λ∂w · v, where v = s ∂F(w')/∂w'.  The paper takes the
     product with the second derivative for a difference along v (Eq. 22); since f is linear in λ it is, for each term,
     that of its gradient with v, and needs no step to be chosen.  In the paper s is one number; here each parameter has
     its own, as in the step that Adam takes.
 
-    Parameters
-    ----------
-    terms : callable
-        The lower level's loss terms (n,) on one batch; must give the same for the same parameters.
-    upper : callable
-        The upper level's objective (), a function of the parameters only.
-    parameters : sequence of Tensor
-        Those of the network that require gradients; as they were on return.
-    weights : Tensor, (n,)
-        λ.
-    stepper : callable
-        The lower level's `Step` from parameters and their gradients ∂f/∂w.
-    max_grad_norm : float
-        The lower level cuts gradients ∂f/∂w to this length before it steps.
-    learned : Tensor, (n,), bool, optional
-        Of which weights; the others get 0.  All when None.
-
-    Returns
-    -------
-    Tensor, (n,)
+    ``terms`` gives the lower level's loss terms (n,) on one batch, the same for the same parameters, and ``upper`` the
+    upper level's objective (), a function of the parameters only, which are as they were on return.  ``stepper`` gives
+    the lower level's `Step` from parameters and their gradients ∂f/∂w, which are cut to ``max_grad_norm`` before.
+    Weights that are not ``learned`` (n,), bool, get 0; all of them are when None.
     """
     used = [p for p in parameters if p.requires_grad]
     values = terms()
@@ -134,15 +111,12 @@ def step_of_adam(optimiser: torch.optim.Adam) -> Stepper:
             state, group = optimiser.state.get(parameter, {}), groups[parameter]
             if not state:
                 change.append(torch.zeros_like(parameter))
-                rates.append(torch.zeros_like(parameter))
+                rates.append(change[-1])
                 continue
             count = float(state["step"]) + 1
-            first, second = (
-                torch.lerp(new, state[name], decay) / (1 - decay**count)
-                for new, name, decay in zip(
-                    (gradient, gradient.square()), ("exp_avg", "exp_avg_sq"), group["betas"], strict=True
-                )
-            )
+            (decay, decay_sq), square = group["betas"], gradient.square()
+            first = torch.lerp(gradient, state["exp_avg"], decay) / (1 - decay**count)
+            second = torch.lerp(square, state["exp_avg_sq"], decay_sq) / (1 - decay_sq**count)
             rates.append(group["lr"] / (second.sqrt() + group["eps"]))
             change.append(-rates[-1] * first)
         return Step(change, rates)
@@ -162,8 +136,6 @@ class Bilevel:
         Initial λ by the names of the loss's terms; a weight of zero stays so.
     regularising : collection of str
         The terms that depend on the displacement alone.
-    settings : BilevelSettings
-    context : ProcessContext
     """
 
     def __init__(

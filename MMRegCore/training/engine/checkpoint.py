@@ -29,17 +29,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ()) -> dict[str, Any]:
     """Read what `write_checkpoint` wrote; nothing in the file is executed.
 
-    Parameters
-    ----------
-    path : Path
-    device : torch.device
-    parts : iterable of str
-        What must be in it.
-
-    Raises
-    ------
-    InputError
-        When there is no checkpoint, or it is damaged, another kind of file, or of a version with other parts.
+    Raises `InputError` when there is no checkpoint, or it is damaged, another kind of file, or of a version without
+    some of ``parts``.
     """
     if not path.is_file():
         raise InputError(f"expected a checkpoint to resume from; got {path}, which does not exist")
@@ -56,13 +47,8 @@ def read_checkpoint(path: Path, device: torch.device, parts: Iterable[str] = ())
 def write_weights(network: Network, path: Path, about: Mapping[str, Any] | None = None) -> None:
     """Write weights as ``path`` (.safetensors) and beside it the card (.json), from which `load_network` makes them.
 
-    Parameters
-    ----------
-    network : Network
-        Its ``state_dict`` is written, in float32 where it is of floating point.
-    path : Path
-    about : mapping, optional
-        What the card says besides architecture, settings, number of parameters and SHA-256.
+    Weights of floating point become float32.  ``about`` is what the card says besides architecture, settings, number of
+    parameters and SHA-256.
     """
     content = save({name: _plain(tensor) for name, tensor in network.state_dict().items()})
     with atomic_path(path) as temporary:

@@ -18,21 +18,13 @@ from MMRegCore.runtime import is_mixed, resolve_device
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """One of the processes of a training.
-
-    Attributes
-    ----------
-    device : torch.device
-    rank, world_size : int
-        Which of how many processes; the main one writes.
-    mixed : bool
-        Whether `autocast` computes in bfloat16 where that is safe.
-    """
+    """One of the processes of a training."""
 
     device: torch.device
+    # Which of how many processes; the main one writes.
     rank: int = 0
     world_size: int = 1
-    mixed: bool = False
+    mixed: bool = False  # whether `autocast` computes in bfloat16 where that is safe
 
     @property
     def is_main(self) -> bool:
@@ -90,16 +82,8 @@ def process_context(
 ) -> Iterator[ProcessContext]:
     """The context of this process: one of those that ``torchrun`` started, else alone.
 
-    Parameters
-    ----------
-    device : str
-        As `resolve_device`; under torchrun 'auto' and 'cuda' give each process its own GPU.
-    precision : {'auto', 'float32', 'mixed'}
-
-    Raises
-    ------
-    DeviceError
-        When the device is not there, or a process has none for itself.
+    ``device`` is as of `resolve_device`; under torchrun 'auto' and 'cuda' give each process its own GPU.  Raises
+    `DeviceError` when the device is not there, or a process has none for itself.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

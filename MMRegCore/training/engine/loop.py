@@ -28,8 +28,8 @@ from MMRegCore.training.settings import TrainingSettings
 
 CURVES = "curves.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
-# What a checkpoint holds.
-_PARTS = ("step", "best", "seconds", "scores", "curves", "recipe", "averaged")
+# What a checkpoint holds of a run, and the parts whose states it holds.
+_NUMBERS, _PARTS = ("step", "best", "seconds", "scores"), ("curves", "recipe", "averaged")
 
 
 def train(
@@ -42,37 +42,26 @@ def train(
     resume: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train, validate now and then, and write curves, a checkpoint and weights.
+    """Train, validate now and then, and write curves, a checkpoint and weights; gives the last scores.
 
     Parameters
     ----------
-    recipe : Recipe
-    settings : TrainingSettings
     folder : Path
         Must exist.  Gets ``curves.csv``, ``checkpoint.pt``, and ``best.safetensors`` and ``last.safetensors`` with a
         card (.json) each; every file is written atomically.
     context : ProcessContext, optional
         The CPU, alone, when None.  Only the main process of several writes.
-    monitor : Monitor, optional
-        When it cancels, a checkpoint is written first.
     resume : bool
         Resume from the folder's checkpoint.  On a CPU with as many threads the result is the same, bit by bit, as that
         of a run that was never interrupted.
     about : mapping, optional
         What the cards say besides architecture, settings, steps, seconds, machine and scores.
 
-    Returns
-    -------
-    dict
-        The last scores.
-
     Raises
     ------
-    InputError
-        When a loss is not finite, ``folder`` cannot be written, there is no checkpoint to resume from, or there is one
-        and ``resume`` was not asked for.
-    Cancelled
-        When the monitor is cancelled.
+    InputError, Cancelled
+        When a loss is not finite, ``folder`` cannot be written, or has no checkpoint to resume from or one that was not
+        asked for; when the monitor is cancelled, after a checkpoint was written.
     """
     context = context or ProcessContext(torch.device("cpu"))
     run = _Run(recipe, AveragedWeights(recipe.network, settings.averaging), settings, folder, context, about or {})
@@ -99,8 +88,8 @@ class _Run:
     best: float = -float("inf")
     scores: dict[str, float] = field(default_factory=dict)
     curves: Curves = field(default_factory=Curves)
-    _seconds_before: float = 0.0
-    _start_s: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0  # up to what was written last
+    _counted_s: float = field(default_factory=time.monotonic)
 
     def begin(self, resume: bool) -> None:
         """Read the checkpoint; refuse to overwrite one unasked."""
@@ -108,12 +97,11 @@ class _Run:
         if not resume and path.exists():
             raise InputError(f"expected an output folder without a checkpoint, or --resume; got {self.folder}")
         if resume:
-            state = read_checkpoint(path, self.context.device, _PARTS)
-            self.step, self.best, self._seconds_before = int(state["step"]), state["best"], state["seconds"]
-            self.scores = dict(state["scores"])
-            self.curves.load_state_dict(state["curves"])
-            self.recipe.load_state_dict(state["recipe"])
-            self.averaged.load_state_dict(state["averaged"])
+            state = read_checkpoint(path, self.context.device, (*_NUMBERS, *_PARTS))
+            for name in _NUMBERS:
+                setattr(self, name, state[name])
+            for name in _PARTS:
+                getattr(self, name).load_state_dict(state[name])
 
     def check_cancelled(self, monitor: Monitor) -> None:
         """Report, and stop all processes at the same step when one is asked to, with a checkpoint."""
@@ -146,18 +134,19 @@ class _Run:
             self.curves.write(self.folder / CURVES)
         self._write_checkpoint()
 
-    @property
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._start_s
+    def _count_seconds(self) -> None:
+        now_s = time.monotonic()
+        self.seconds, self._counted_s = self.seconds + now_s - self._counted_s, now_s
 
     def _write_weights(self, name: str) -> None:
         if not self.context.is_main:
             return
+        self._count_seconds()
         count = self.context.world_size
         about = {
             **self.about,
             "steps": self.step,
-            "seconds": round(self._seconds, 1),
+            "seconds": round(self.seconds, 1),
             "machine": machine_name(self.context.device) + (f", {count}×" if count > 1 else ""),
             "scores": self.scores,
         }
@@ -166,16 +155,10 @@ class _Run:
     def _write_checkpoint(self) -> None:
         if not self.context.is_main:
             return
-        state = {
-            "step": self.step,
-            "best": self.best,
-            "seconds": self._seconds,
-            "scores": self.scores,
-            "curves": self.curves.state_dict(),
-            "recipe": self.recipe.state_dict(),
-            "averaged": self.averaged.state_dict(),
-        }
-        write_checkpoint(self.folder / CHECKPOINT, state)
+        self._count_seconds()
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        states = {name: getattr(self, name).state_dict() for name in _PARTS}
+        write_checkpoint(self.folder / CHECKPOINT, {**numbers, **states})
 
 
 @contextmanager

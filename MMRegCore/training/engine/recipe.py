@@ -18,35 +18,17 @@ class Recipe(ABC):
     """Base of the recipes: a network, its loss and its validation; Adam and its course are the same for all.
 
     A module of `MMRegCore.training.recipes` that defines ``RECIPE``, a class derived from this one, adds a training
-    under the name of its network.
-
-    Parameters
-    ----------
-    settings : RecipeSettings
-        Of ``settings_class``.
-    data : TrainingData
-    context : ProcessContext
-
-    Attributes
-    ----------
-    network_class : type of Network
-    settings_class : type of RecipeSettings
-    score : str
-        The value of `validate` by which the best weights are chosen; higher is better.
-    max_grad_norm : float
-        Longer gradients are cut to this length.
-    network : Network
-        What is saved as weights.
+    under the name of its network.  Its settings are of ``settings_class``.
     """
 
     network_class: ClassVar[type[Network]]
     settings_class: ClassVar[type[RecipeSettings]]
-    score: str
-    max_grad_norm: float = math.inf
+    score: str  # the value of `validate` by which the best weights are chosen; higher is better
+    max_grad_norm: float = math.inf  # longer gradients are cut to this length
 
     def __init__(self, settings: RecipeSettings, data: TrainingData, context: ProcessContext) -> None:
         self.settings, self._context = settings, context
-        self.network = self.make_network().to(context.device)
+        self.network = self.make_network().to(context.device)  # what is saved as weights
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         self._steps = 0
 

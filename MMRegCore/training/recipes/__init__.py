@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from MMRegCore.records import read_json
-from MMRegCore.settings import unknown_name
+from MMRegCore.settings import named, plugins_of
 
 if TYPE_CHECKING:
     from MMRegCore.training.engine.recipe import Recipe
@@ -17,24 +15,17 @@ if TYPE_CHECKING:
 
 def recipes() -> dict[str, type[Recipe]]:
     """Every recipe by the name of its network."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__))
-    return {module.RECIPE.network_class.name: module.RECIPE for module in modules if hasattr(module, "RECIPE")}
+    return {recipe.network_class.name: recipe for recipe in plugins_of(__name__, "RECIPE")}
 
 
 def find_recipe(name: str) -> type[Recipe]:
     """The recipe of the network of that name; `InputError` with the nearest one when there is none."""
-    known = recipes()
-    if name not in known:
-        raise unknown_name("training", name, list(known))
-    return known[name]
+    return named("training", name, recipes())
 
 
 def read_settings(recipe: type[Recipe], path: Path | None) -> RecipeSettings:
     """Settings from a JSON file, the defaults where there is none.
 
-    Raises
-    ------
-    InputError
-        When the file cannot be read, is no JSON, or names a setting that is not known or not in its range.
+    Raises `InputError` when the file cannot be read, is no JSON, or names a setting that is not known or in its range.
     """
     return recipe.settings_class.from_dict(read_json(path, "a configuration in JSON") if path else {})

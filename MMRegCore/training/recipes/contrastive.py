@@ -13,22 +13,9 @@ from MMRegCore.errors import InputError
 def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.07) -> torch.Tensor:
     """Mean over all points of Eq. 4: the negative logarithm of the fraction of the similarity that the right point has.
 
-    Parameters
-    ----------
-    first, second : Tensor, (N, C)
-        Descriptors of two images at the same N points; any length, only their directions count.
-    temperature : float
-        τ.
-
-    Returns
-    -------
-    Tensor, ()
-        Differentiable in both.  log N where all descriptors are the same.  Takes about 3 N² numbers of memory.
-
-    Raises
-    ------
-    InputError
-        When the two are not of one shape.
+    Of descriptors (N, C) of two images at the same N points; any length, only their directions count.  Differentiable
+    in both; log N where all are the same.  Takes about 3 N² numbers of memory.  Raises `InputError` when the two are
+    not of one shape.
     """
     if first.ndim != 2 or first.shape != second.shape:
         raise InputError(f"expected descriptors (N, C) of the same points; got {first.shape} and {second.shape}")
@@ -37,25 +24,10 @@ def contrastive_loss(first: torch.Tensor, second: torch.Tensor, temperature: flo
 
 
 def foreground_points(foreground: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw sample points in the foreground, none twice.
+    """Draw ``count`` sample points in the foreground (D, H, W), bool, none twice; fewer where it is smaller.
 
-    Parameters
-    ----------
-    foreground : Tensor, (D, H, W), bool
-        On the CPU.
-    count : int
-        N; fewer come back where the foreground is smaller.
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor, (N,), int64
-        Indices into the flattened volume.
-
-    Raises
-    ------
-    InputError
-        When the foreground is empty.
+    Gives indices (N,), int64, into the flattened volume; all is on the CPU.  Raises `InputError` when the foreground is
+    empty.
     """
     points = foreground.flatten().nonzero()[:, 0]
     if len(points) == 0:
@@ -73,19 +45,9 @@ def retrieval(
 ) -> float:
     """How often the most similar of all points is the right one.
 
-    Parameters
-    ----------
-    first, second : Tensor, (N, C)
-        Descriptors of two images at the same N points.
-    compare : {'angle', 'distance'}
-        By the cosine of their angle (MASR-Net) or by their Euclidean distance (MIND).
-    block : int
-        Points compared at once.
-
-    Returns
-    -------
-    float
-        Fraction of the N points in ``first`` whose nearest in ``second`` is itself; 1 / N by chance.
+    Of descriptors (N, C) of two images at the same N points: the fraction of those in ``first`` whose nearest in
+    ``second`` is itself, 1 / N by chance; by the cosine of their angle (MASR-Net) or by their Euclidean distance
+    (MIND).  ``block`` points are compared at once.
     """
     one, two = first.float(), second.float()
     if compare == "angle":

@@ -20,12 +20,12 @@ class GradientGuidedTraining(PairTraining):
     """``mmreg train gradient-guided``."""
 
     network: GradientGuidedSettings = GradientGuidedSettings()
-    learning_rate: float = setting(1e-5, help="Step size of Adam.", minimum=1e-9, maximum=1)
+    learning_rate: float = setting(1e-5, "Step size of Adam.", minimum=1e-9, maximum=1)
     # Absolute differences, Eq. 5.
     similarity: SimilaritySettings = SimilaritySettings(mind_norm="l1")
-    gradient_similarity: float = setting(0.5, help="α: weight of the similarity of the gradient maps.", minimum=0)
-    gradient_smoothness: float = setting(0.5, help="β: weight of the gradient branch's diffusion.", minimum=0)
-    smoothness: float = setting(1.0, help="γ: weight of the fused field's diffusion.", minimum=0)
+    gradient_similarity: float = setting(0.5, "α: weight of the similarity of the gradient maps.", minimum=0)
+    gradient_smoothness: float = setting(0.5, "β: weight of the gradient branch's diffusion.", minimum=0)
+    smoothness: float = setting(1.0, "γ: weight of the fused field's diffusion.", minimum=0)
 
 
 class GradientGuidedRecipe(PairRecipe):

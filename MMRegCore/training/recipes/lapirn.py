@@ -25,12 +25,12 @@ class LapIrnTraining(PairTraining):
     """``mmreg train lapirn``: the levels in turn, coarse to fine."""
 
     network: LapIrnSettings = LapIrnSettings()
-    smoothness: float = setting(1.0, help="Weight of the diffusion.", minimum=0)
+    smoothness: float = setting(1.0, "Weight of the diffusion.", minimum=0)
     level_steps: tuple[int, ...] = setting(
-        (10000, 10000), help="Steps of the first two levels; the third has the rest.", minimum=1
+        (10000, 10000), "Steps of the first two levels; the third has the rest.", minimum=1
     )
     frozen_steps: int = setting(
-        2000, help="Steps at the beginning of a level in which those below stay as they are.", minimum=0
+        2000, "Steps at the beginning of a level in which those below stay as they are.", minimum=0
     )
 
     def check_together(self) -> None:

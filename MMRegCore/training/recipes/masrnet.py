@@ -33,15 +33,15 @@ class MasrNetTraining(RecipeSettings):
     """Anatomy-aware contrastive learning of MASR-Net (Mok et al. 2024, section 3.3)."""
 
     network: MasrNetSettings = MasrNetSettings()
-    samples: int = setting(8196, help="Sample points compared with each other in each pair of images (N^k).", minimum=2)
+    samples: int = setting(8196, "Sample points compared with each other in each pair of images (N^k).", minimum=2)
     neighbours: float = setting(
         0.0,
-        help="Weight of Eq. 4 among the points within two voxels, smoothed and at three scales, as registration "
+        "Weight of Eq. 4 among the points within two voxels, smoothed and at three scales, as registration "
         "compares descriptors; 0 as published.",
         minimum=0,
     )
-    temperature: float = setting(0.07, help="τ of Eq. 4.", minimum=1e-3, maximum=10)
-    validation_pairs: int = setting(8, help="Pairs of images that are scored at each validation.", minimum=1)
+    temperature: float = setting(0.07, "τ of Eq. 4.", minimum=1e-3, maximum=10)
+    validation_pairs: int = setting(8, "Pairs of images that are scored at each validation.", minimum=1)
     patches: PatchSettings = PatchSettings()
 
 

@@ -25,11 +25,11 @@ class MultiPropTraining(PairTraining):
 
     network: MultiPropSettings = MultiPropSettings()
     similarity_weights: tuple[float, ...] = setting(
-        (15.0, 3.2, 0.8), help="Weights of the similarity at full, half, quarter … resolution.", minimum=0
+        (15.0, 3.2, 0.8), "Weights of the similarity at full, half, quarter … resolution.", minimum=0
     )
-    smoothness: float = setting(10.0, help="Weight of the diffusion of the velocity.", minimum=0)
-    folding: float = setting(0.1, help="Weight of negative Jacobian determinants.", minimum=0)
-    latent: float = setting(1e-3, help="Weight of the features' Kullback-Leibler divergence.", minimum=0)
+    smoothness: float = setting(10.0, "Weight of the diffusion of the velocity.", minimum=0)
+    folding: float = setting(0.1, "Weight of negative Jacobian determinants.", minimum=0)
+    latent: float = setting(1e-3, "Weight of the features' Kullback-Leibler divergence.", minimum=0)
 
     def check_together(self) -> None:
         """Raise `InputError` when there are more weights than resolutions."""

@@ -35,30 +35,23 @@ class PairTraining(RecipeSettings):
     network: RegistrationNetworkSettings = RegistrationNetworkSettings()
     pairs: PairSettings = PairSettings()
     max_grad_norm: float = setting(
-        1.0, help="Longer gradients are cut to this length: one unusual pair must not undo the training.", minimum=1e-6
+        1.0, "Longer gradients are cut to this length: one unusual pair must not undo the training.", minimum=1e-6
     )
     similarity: SimilaritySettings = SimilaritySettings()
     label_weight: float = setting(
-        0.0, help="Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
+        0.0, "Weight of 1 - Dice of the training subjects' labels; 0, as published, needs no labels.", minimum=0
     )
     known_displacement_weight: float = setting(
-        1.0, help="Weight of the mean squared distance, in voxels, to a known displacement.", minimum=0
+        1.0, "Weight of the mean squared distance, in voxels, to a known displacement.", minimum=0
     )
     bilevel: BilevelSettings = BilevelSettings()
 
 
 class PairRecipe(Recipe):
-    """Training of one registration network, on the grid about the first of the training subjects.
-
-    Attributes
-    ----------
-    regularising : frozenset of str
-        The terms of the loss that depend on the displacement alone.
-    grid : Grid
-        Axis-aligned, of the spacing that the network's settings ask for.
-    """
+    """Training of one registration network, on an axis-aligned grid about the first of the training subjects."""
 
     network_class: ClassVar[type[RegistrationNetwork]]
+    # The terms of the loss that depend on the displacement alone.
     regularising: ClassVar[frozenset[str]] = frozenset({"smoothness"})
     settings: PairTraining
     network: RegistrationNetwork
