@@ -150,7 +150,7 @@ class Settings:
         arguments: dict[str, Any] = {}
         for name, value in values.items():
             key = f"{prefix}{name}"
-            item, hint, current = named("setting", key, known)
+            item, hint = named("setting", key, known)
             kind = item.metadata["class_of"](name) if _is_variant(item) else hint
             if isinstance(kind, type) and issubclass(kind, Settings) and not isinstance(value, Settings):
                 arguments[item.name] = kind.from_dict(_over(item.default, value), prefix=f"{key}.")
