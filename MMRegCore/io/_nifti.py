@@ -96,6 +96,8 @@ def read_header(path: Path, *, is_field: bool = False) -> Header | None:
         return Header("Analyze", "assumed", "stated", "assumed", warnings=(note,))
     places = [name for name, code in (("sform", raw.sform_code), ("qform", raw.qform_code)) if code > 0]
     space = ", ".join(f"{name} ({_code(raw, name)})" for name in places) or "none"
+    if raw.units & 7 not in _MM_PER_UNIT:
+        space += ", mm assumed"
     return Header("NIfTI-1", space, "stated", "stated" if places else "assumed")
 
 

@@ -71,7 +71,7 @@ def read_mask(path: PathLike, grid: Grid) -> torch.Tensor:
     Returns
     -------
     Tensor, (D, H, W), bool
-        True where the mask is neither zero nor NaN; False outside the mask's own grid.
+        True where the mask is neither zero nor NaN, in any layer of a segmentation; False outside its own grid.
 
     Raises
     ------
@@ -80,7 +80,8 @@ def read_mask(path: PathLike, grid: Grid) -> torch.Tensor:
     GeometryError
         When the mask's grid and ``grid`` do not overlap.
     """
-    volume = read_volume(path)
+    image, _ = read_image(path, components=None)
+    volume = volume_from_itk(_any_of_components(image), stem_of(path))
     values = torch.nan_to_num(volume.data, nan=0.0, posinf=1.0, neginf=1.0) != 0
     if not values.any():
         raise InputError(f"expected a mask with voxels other than zero; got {path}, which is empty")
@@ -97,6 +98,15 @@ def read_mask(path: PathLike, grid: Grid) -> torch.Tensor:
     if not mask.any():
         raise InputError(f"expected the mask {path} to mark voxels of its image; got none inside it")
     return mask
+
+
+def _any_of_components(image: sitk.Image) -> sitk.Image:
+    """One value per voxel: for a segmentation of several layers, where any of them is not 0."""
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        return image
+    merged = sitk.GetImageFromArray((sitk.GetArrayFromImage(image) != 0).any(axis=-1).astype(np.uint8))
+    merged.CopyInformation(image)
+    return merged
 
 
 def write_volume(volume: Volume, path: PathLike, *, dtype: str | None = None, compress: bool = True) -> None:
