@@ -67,7 +67,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     return {
         **by_suffix,
         "dicom": Reader(read_volume, _dicom(folder), header_bytes=3000),
-        "itk transforms": Reader(read_transform, _transforms(folder), header_bytes=4000),
+        "hdf5 transforms": Reader(read_transform, _transforms(folder, "a.h5"), header_bytes=12_000),
+        "matlab transforms": Reader(read_transform, _transforms(folder, "a.mat"), header_bytes=1000),
         "text transforms": Reader(read_transform, _text_transforms(folder), is_text=True),
         "displacement fields": Reader(read_transform, _fields(folder), header_bytes=400),
         "landmarks": Reader(read_landmarks, _landmarks(folder), is_text=True),
@@ -176,11 +177,11 @@ def _frame(k: int) -> pydicom.Dataset:
     return frame
 
 
-def _transforms(folder: Path) -> dict[str, bytes]:
+def _transforms(folder: Path, name: str) -> dict[str, bytes]:
     spline = sitk.BSplineTransform([sitk.Image(5, 5, 5, sitk.sitkFloat64)] * 3, 3)
     composite = sitk.CompositeTransform([sitk.Euler3DTransform((1, 2, 3), 0.1, 0.2, 0.3), spline])
-    found = _made(folder, ["a.h5"], lambda path: sitk.WriteTransform(composite, path))
-    return {**found, **_made(folder, ["a.mat"], lambda path: sitk.WriteTransform(sitk.AffineTransform(3), path))}
+    transform = composite if name.endswith(".h5") else sitk.AffineTransform(3)
+    return _made(folder, [name], lambda path: sitk.WriteTransform(transform, path))
 
 
 def _text_transforms(folder: Path) -> dict[str, bytes]:

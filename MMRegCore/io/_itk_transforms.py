@@ -6,8 +6,11 @@ parameters without fixed parameters; SimpleITK has no class for many linear tran
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,8 @@ from MMRegCore.io._itk import last_line, quiet_itk
 from MMRegCore.io.files import itk_name, suffix_of
 from MMRegCore.transform import as_affine, simple_parts
 
+_HDF5_SUFFIXES = (".h5", ".hdf5")
+_TRIAL = "import sys; from SimpleITK import _SimpleITK; _SimpleITK.ReadTransform(sys.argv[1])"
 TEXT_SUFFIXES = (".tfm", ".txt")
 _COMPOSITE = "CompositeTransform"
 _NAME = re.compile(rb"([A-Za-z0-9]+)_(?:double|float)_(\d+_\d+)")
@@ -89,6 +94,8 @@ def read_itk_transform(path: Path) -> sitk.Transform:
     content = path.read_bytes()
     _check_names(content, path)
     _check_numbers(content, path)
+    if suffix_of(path) in _HDF5_SUFFIXES and not _survives(path):
+        raise InputError(f"expected an ITK transform file that can be read; got {path}, which is damaged")
     with quiet_itk():
         try:
             # The public function downcasts, and fails on what SimpleITK has no class for.
@@ -129,6 +136,16 @@ def check_finite(itk: sitk.Transform, path: Path) -> None:
         arrays = [np.asarray(itk.GetParameters() + itk.GetFixedParameters())]
     if not all(np.isfinite(array).all() for array in arrays):
         raise GeometryError(f"expected finite values in the transform; got NaN or infinity in {path}")
+
+
+def _survives(path: Path) -> bool:
+    """Whether another process lives through reading the file: ITK aborts on some damaged ones, without a word."""
+    if "python" not in Path(sys.executable or "").name.lower():  # within another program there is none to try it
+        return True
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-c", _TRIAL, itk_name(path)]
+    done = subprocess.run(words, env=environment, capture_output=True, check=False)
+    return done.returncode in (0, 1)  # 1: an exception, which comes here too
 
 
 def _known(part: sitk.Transform, path: Path) -> sitk.Transform:

@@ -209,6 +209,16 @@ def test_a_reflection_in_any_part_is_invertible_and_a_flat_part_is_not(tmp_path)
         read_transform(tmp_path / "a.tfm")
 
 
+def test_a_damaged_spline_on_which_itk_aborts(tmp_path):
+    spline = sitk.BSplineTransform([sitk.Image(5, 5, 5, sitk.sitkFloat64)] * 3, 3)
+    sitk.WriteTransform(spline, str(tmp_path / "a.h5"))
+    sizes = struct.pack("<3d", *spline.GetFixedParameters()[:3])
+    raw = (tmp_path / "a.h5").read_bytes()
+    (tmp_path / "b.h5").write_bytes(raw.replace(sizes, struct.pack("<3d", -1, 5, 5)))
+    with pytest.raises(InputError, match="which is damaged"):
+        read_transform(tmp_path / "b.h5")
+
+
 def test_reading_large_fields_while_others_are_made(tmp_path):
     """What is checked must not lie in memory that was given back."""
     spline = sitk.BSplineTransform([sitk.Image(61, 67, 59, sitk.sitkFloat64) + 1.0] * 3, 3)
