@@ -12,6 +12,7 @@ from MMRegCore.geometry import Array
 from MMRegCore.io._header import Header, check_data_file, mm_per, tracked_frames
 
 _LONGEST_HEADER = 1 << 22
+_LONGEST_VALUE = 1000
 _END = re.compile(rb"(?:^|\n)ElementDataFile[ \t]*=[ \t]*([^\r\n]*)\r?\n?")
 _SAME = {
     "origin": ("Offset", "Position", "Origin"),
@@ -56,6 +57,7 @@ def read_header(path: Path) -> Header:
     kinds = fields.get("Kinds", "").split()
     if len(kinds) == 3 and {"list", "time"} & set(kinds):
         raise tracked_frames(path)
+    _check_counts(fields, path)
     _check_voxels(fields, end, path)
     origin, matrix = (_once(fields, names, path) for names in _SAME.values())
     factor = mm_per([fields.get("DistanceUnits", "").replace("?", "")], path)
@@ -127,6 +129,18 @@ def _numbers(text: str) -> list[float]:
         return [float(value) for value in text.split()]
     except ValueError:
         return []
+
+
+def _check_counts(fields: dict[str, str], path: Path) -> None:
+    """ITK's reader crashes on numbers of dimensions and channels out of all proportion, and on long values."""
+    dimensions = fields.get("NDims", "")
+    if dimensions not in ("2", "3", "4"):
+        raise InputError(f"expected a MetaImage of 2 to 4 dimensions; got '{dimensions[:20]}' in {path}")
+    sizes, channels = fields.get("DimSize", "").split(), fields.get("ElementNumberOfChannels", "1").split()
+    if len(sizes) != int(dimensions) or not all(word.isdecimal() and len(word) < 8 for word in (*sizes, *channels)):
+        raise InputError(f"expected a size for each of {dimensions} dimensions; got others in {path}")
+    if max(map(len, fields.values())) > _LONGEST_VALUE:
+        raise InputError(f"expected a MetaImage header; got a value of more than {_LONGEST_VALUE} characters in {path}")
 
 
 def _check_voxels(fields: dict[str, str], end: int, path: Path) -> None:

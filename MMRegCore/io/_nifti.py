@@ -106,13 +106,13 @@ def disagreement(path: Path, image: sitk.Image) -> list[str]:
     raw = _read_raw(path)
     if raw is None or raw.qform_code <= 0 or raw.sform_code <= 0 or raw.magic not in (b"n+1", b"ni1"):
         return []
+    if not np.isfinite([*raw.sform, *raw.quaternion]).all():
+        raise GeometryError(f"expected finite matrices; got NaN or infinity in {path}")
     grid = Grid.from_itk(image)
     last = np.array(grid.itk_size, dtype=np.float64) - 1
     corners = last * np.array([[(n >> axis) & 1 for axis in range(3)] for n in range(8)])
     by_sform, by_qform = (transform_points(matrix, corners) for matrix in (_sform(raw), _qform(raw)))
     apart = float(np.linalg.norm(by_sform - by_qform, axis=1).max())
-    if not math.isfinite(apart):
-        raise GeometryError(f"expected finite matrices; got NaN or infinity in {path}")
     if apart <= _ROUNDING_VOXEL * float(grid.spacing_mm.min()):
         return []
     taken = transform_points(grid.ras_from_ijk, corners)
