@@ -26,6 +26,8 @@ from MMRegCore.volume import Reading
 _PREAMBLE = 128
 _MAGIC = b"DICM"
 _PIXEL_DATA, _SEQUENCE_END, _UNDEFINED_LENGTH = b"\xe0\x7f\x10\x00", b"\xfe\xff\xdd\xe0", 0xFFFFFFFF
+# No packing that DICOM knows makes more voxels of a byte.
+_HIGHEST_RATIO = 1100
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SUFFIXES_WITHOUT_MAGIC = (".dcm", ".ima", ".img", "")
@@ -247,7 +249,9 @@ def _scale(dataset: pydicom.Dataset) -> tuple[str, str]:
 def _voxels(files: Sequence[_File], stack: Stack, where: Path) -> sitk.Image:
     """The frames in the order of the stack; each file is read by itself, so that each has its own scale of values."""
     for file in files:
-        if not _is_complete(file.path.read_bytes()):
+        content = file.path.read_bytes()
+        count = int(file.header.Rows) * int(file.header.Columns) * _frame_count(file.header)
+        if not _is_complete(content) or count > _HIGHEST_RATIO * len(content):
             raise InputError(f"expected complete files in {where}; got {file.path.name}, which is cut off")
     arrays = [_array(file.path) for file in ([files[n] for n in stack.order] if len(files) > 1 else files)]
     try:
