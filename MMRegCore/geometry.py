@@ -172,8 +172,13 @@ def check_affine(matrix: Array, what: str) -> None:
         raise GeometryError(f"expected {what} to be a finite 4×4 matrix; got shape {matrix.shape}: {matrix.tolist()}")
     linear = matrix[:3, :3]
     # Relative to the column lengths, so that small voxels are not mistaken for singular ones.
-    lengths = np.linalg.norm(linear, axis=0)
-    if lengths.min() <= 0 or abs(np.linalg.det(linear / np.maximum(lengths, 1e-300))) < 1e-6:
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(linear, axis=0)
+    if (
+        lengths.min() <= 0
+        or not np.isfinite(lengths).all()
+        or abs(np.linalg.det(linear / np.maximum(lengths, 1e-300))) < 1e-6
+    ):
         raise GeometryError(f"expected {what} to be invertible; got the 3×3 part {linear.tolist()}")
 
 

@@ -19,6 +19,7 @@ from MMRegCore.assessment.verdict import REJECTED_MM
 from MMRegCore.config import DEFAULT_PRESET, RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
+from MMRegCore.intensities import levelled_volume, without_outliers, without_padding
 from MMRegCore.methods import find_method
 from MMRegCore.methods.protocol import Extension, Problem, Solution
 from MMRegCore.monitor import Monitor
@@ -122,6 +123,9 @@ def register(
     initial = initial_transform or SpatialTransform.identity()
     monitor.report("preparing the images", 0.0)
     _check_inputs(fixed, movings, initial)
+    given = (fixed, *movings)
+    fixed, movings = without_outliers(fixed), [without_padding(without_outliers(volume)) for volume in movings]
+    _check_inputs(fixed, movings, initial)
     run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, {})
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -143,8 +147,11 @@ def register(
     run.timings["total"] = time.perf_counter() - started
     provenance = Provenance(
         versions=versions(),
-        fixed=image_record(fixed),
-        moving=tuple(image_record(volume) for volume in movings),
+        fixed=image_record(replace(given[0], reading=run.fixed.reading)),
+        moving=tuple(
+            image_record(replace(volume, reading=cleaned.reading))
+            for volume, cleaned in zip(given[1:], movings, strict=True)
+        ),
         initial_transform=None if initial_transform is None else InitialTransformRecord.of(initial),
         preset=settings if isinstance(settings, str) else None,
         settings=chosen.to_dict(),
@@ -206,8 +213,8 @@ def _attempt(
 def _prepared(run: _Run, settings: RegistrationSettings) -> Prepared:
     with _timed(run.timings, "prepare"):
         return prepare(
-            run.fixed,
-            run.moving,
+            levelled_volume(run.fixed),
+            [levelled_volume(volume) for volume in run.moving],
             run.initial,
             spacing_mm=settings.working_spacing_mm,
             masked=settings.masked,

@@ -14,14 +14,17 @@ from MMRegCore.geometry import Grid
 from MMRegCore.runtime import package_version
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.version import __version__
-from MMRegCore.volume import Volume
+from MMRegCore.volume import Reading, Volume
 
 SecondSearch = Literal["used", "in doubt"]
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """An input image: enough to find it again, nothing of the patient but what its file is called."""
+    """An input image: enough to find it again, nothing of the patient but what its file is called.
+
+    ``reading`` tells what was taken from its file; None for an image that was made.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -29,6 +32,7 @@ class ImageRecord:
     ras_from_ijk: tuple[tuple[float, ...], ...]
     mask_voxels: int | None
     sha256_of_voxels: str
+    reading: Reading | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def image_record(volume: Volume) -> ImageRecord:
         _rows(volume.grid.ras_from_ijk.tolist()),
         None if volume.mask is None else int(volume.mask.sum()),
         hashlib.sha256(volume.data.contiguous().cpu().numpy().tobytes()).hexdigest(),
+        volume.reading,
     )
 
 

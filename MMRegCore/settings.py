@@ -209,16 +209,20 @@ def with_changes(settings: S, changes: Mapping[str, object]) -> S:
     if chosen:
         kept = {k: v for k, v in settings.to_dict().items() if k not in {_key(choosers[c], settings) for c in chosen}}
         settings = type(settings).from_dict({**kept, **chosen})
-    known = {key: (item, hint) for key, _, item, hint in _leaves(settings)}
+    known = {key: (item, hint, current) for key, current, item, hint in _leaves(settings)}
     values = settings.to_dict()
     for key, value in changes.items():
-        item, hint = named("setting", key, known)
+        item, hint, current = named("setting", key, known)
         *parents, last = key.split(".")
         branch = values
         for parent in parents:
             branch = branch[parent]
-        branch[last] = _from_text(value, item, hint, key) if isinstance(value, str) else value
-    return type(settings).from_dict(values)
+        branch[last] = _from_text(value, item, hint, current, key) if isinstance(value, str) else value
+    try:
+        return type(settings).from_dict(values)
+    except InputError as error:
+        works = " ".join(f"{key}={as_text(known[key][2])}" for key in changes)
+        raise InputError(f"{error}; this works: {works}") from error
 
 
 def as_text(value: object) -> str:
@@ -372,14 +376,18 @@ def _check_name(value: object, item: Field[Any]) -> None:
         raise unknown_name(what.lower(), str(value), list(known()))
 
 
-def _from_text(text: str, item: Field[Any], hint: Any, key: str) -> object:  # noqa: ANN401
+def _from_text(text: str, item: Field[Any], hint: Any, current: object, key: str) -> object:  # noqa: ANN401
     for option in _options(hint):
         try:
             return _parsed(text.strip(), option)
         except (ValueError, ZeroDivisionError):
             continue
     about = _info(key, None, item, hint)
-    raise InputError(f"expected {key} to be {about.expected}, such as {key}={about.example}; got '{text}'")
+    # What the setting is now is sure to fit the others.
+    example = f"{key}={about.example if current is None else as_text(current)}"
+    if about.is_list:
+        example += f" or '{key}=[{as_text(current)}]'"
+    raise InputError(f"expected {key} to be {about.expected}, such as {example}; got '{text}'")
 
 
 def _parsed(text: str, option: Any) -> object:  # noqa: ANN401

@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
+from SimpleITK import _SimpleITK as unwrapped  # type: ignore[attr-defined]
 
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError
@@ -35,6 +36,7 @@ CONTROL_STRIDE = 2
 # Rings of control points that stay exactly zero, so that ITK (identity outside its valid region) and VTK (zero
 # coefficients outside) agree there.
 ZERO_RINGS = 3
+_DEEPEST_NESTING = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,14 +207,52 @@ def _bspline(field: DisplacementField) -> sitk.Transform:
     return sitk.BSplineTransform(images, 3)
 
 
+def simple_parts(itk: sitk.Transform) -> Iterator[sitk.Transform]:
+    """The transforms in ``itk`` that are no composites, in ITK's order: the last one is applied first.
+
+    None of them is downcast: SimpleITK has no class for many of ITK's linear transforms (CenteredAffineTransform,
+    ScalableAffineTransform, …), and its own accessors fail on them.
+    """
+    inner = _inner(itk)
+    if not inner or _is_shell(itk):
+        yield itk
+    for part in inner if not _is_shell(itk) else ():
+        yield from simple_parts(part)
+
+
+def _inner(itk: sitk.Transform) -> list[sitk.Transform]:
+    """What a composite holds, not downcast; nothing for another transform."""
+    if itk.GetTransformEnum() != sitk.sitkComposite:
+        return []
+    composite = sitk.CompositeTransform(itk)
+    # The public accessor downcasts.
+    return [
+        unwrapped.CompositeTransform_GetNthTransform(composite, index)
+        for index in range(composite.GetNumberOfTransforms())
+    ]
+
+
+def _is_shell(itk: sitk.Transform) -> bool:
+    """Whether a composite is the shell in which SimpleITK hands out a transform that it knows nothing of.
+
+    Its only part comes in a shell again, without end.
+    """
+    for _ in range(_DEEPEST_NESTING):
+        inner = _inner(itk)
+        if len(inner) != 1 or inner[0].GetTransformEnum() != sitk.sitkComposite:
+            return False
+        itk = inner[0]
+    return True
+
+
 def _in_order_of_application(itk: sitk.Transform) -> Iterator[sitk.Transform]:
-    """The simple transforms in ``itk``, the one applied first in front (ITK composites apply the last added first)."""
-    part = itk.Downcast()
-    if isinstance(part, sitk.CompositeTransform):
-        for index in reversed(range(part.GetNumberOfTransforms())):
-            yield from _in_order_of_application(part.GetNthTransform(index))
-    else:
-        yield part
+    """The simple transforms in ``itk``, the one applied first in front."""
+    return reversed(list(simple_parts(itk)))
+
+
+def as_affine(linear: sitk.Transform) -> sitk.Transform:
+    """Any linear ITK transform as an affine one; raises `GeometryError` where it cannot be inverted."""
+    return _itk_affine(_matrix_ras(linear))
 
 
 def _matrix_ras(linear: sitk.Transform) -> Array:

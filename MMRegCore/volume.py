@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Grid
+
+Known = Literal["stated", "assumed"]
+
+# File systems allow 255 bytes, some 143, and more than the name goes into a file's.
+_LONGEST_NAME_BYTES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +28,35 @@ class Channel:
     def to(self, device: torch.device) -> Channel:
         """The same on another device."""
         return Channel(self.image.to(device), self.weight.to(device))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was taken from a file, and what had to be assumed.
+
+    Attributes
+    ----------
+    format : str
+        Of the file.
+    space : str
+        In which the file gives positions, or the word for its matrix.
+    spacing, origin : {'stated', 'assumed'}
+        Whether the file says how large its voxels are, and where they lie.
+    frame_order : str
+        How slices were put in order, where that is a question; otherwise empty.
+    voxels_not_finite : int
+        Voxels that were NaN or infinite, and so lie outside.
+    warnings : tuple of str
+        What the reader should know before believing the result; each follows the name of the image.
+    """
+
+    format: str
+    space: str
+    spacing: Known
+    origin: Known
+    frame_order: str = ""
+    voxels_not_finite: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +73,8 @@ class Volume:
         The foreground: True where the image counts; None when that is not known.
     name : str
         Short label for messages, reports and output files.
+    reading : Reading, optional
+        What was taken from its file; None for an image that was made.
 
     Raises
     ------
@@ -50,6 +88,7 @@ class Volume:
     grid: Grid
     mask: torch.Tensor | None = None
     name: str = "image"
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4:
@@ -82,14 +121,23 @@ class Volume:
 
 
 def distinctly_named(volumes: Sequence[Volume]) -> list[Volume]:
-    """Number names that repeat, upper and lower case taken as the same: they become file names."""
+    """Give every image a name that can be part of a file name, and that no other one has.
+
+    Upper and lower case are taken as the same; long names are cut, separators of folders replaced.
+    """
     taken: set[str] = set()
     result = []
     for volume in volumes:
-        name, number = volume.name, 1
+        stem = _part_of_file_name(volume.name)
+        name, number = stem, 1
         while name.lower() in taken:
             number += 1
-            name = f"{volume.name}_{number}"
+            name = f"{stem}_{number}"
         taken.add(name.lower())
         result.append(replace(volume, name=name))
     return result
+
+
+def _part_of_file_name(name: str) -> str:
+    plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name)
+    return plain.encode("utf-8", "replace")[:_LONGEST_NAME_BYTES].decode("utf-8", "ignore").strip() or "image"

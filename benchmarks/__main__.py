@@ -1,7 +1,8 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns``, ``speed`` and ``house`` take options; ``house`` compares two checkouts and runs on request only,
-as ``gpu``, which needs one.  ``status`` lists the results that are older than the code that they measure.
+``accuracy``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz`` feeds damaged files to every reader and
+``house`` compares two checkouts, both on request only, as ``gpu``, which needs one.  ``status`` lists the results that
+are older than the code that they measure.
 ``train-masr-net`` makes the weights that the package comes with.
 """
 
@@ -15,6 +16,7 @@ from benchmarks import (
     case24,
     dns,
     fusion,
+    fuzz,
     gpu,
     house,
     known_truth,
@@ -49,7 +51,13 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run what is named on the command line."""
-    with_options = {"accuracy": accuracy.main, "dns": dns.main, "house": house.main, "speed": speed.main}
+    with_options = {
+        "accuracy": accuracy.main,
+        "dns": dns.main,
+        "fuzz": fuzz.main,
+        "house": house.main,
+        "speed": speed.main,
+    }
     if sys.argv[1:2] and sys.argv[1] in with_options:
         with_options[sys.argv[1]](sys.argv[2:])
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
 import numpy as np
@@ -27,6 +27,7 @@ from MMRegCore.assessment.verdict import judge
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array, Grid, transform_points
+from MMRegCore.intensities import levelled, levelled_volume
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import box_mean, inside, positions_between, rotation_angle, sample
 from MMRegCore.search.selection import ModelSelection
@@ -107,8 +108,15 @@ def assess(
         monitor.report(f"comparing {states[1].name}", 0.4 + 0.6 * index / len(moving))
         compared.append(comparison.of(*states))
     quality = _quality(measured, found, tuple(compared), model_selection, jacobian, verdict)
+    quality = replace(quality, notes=(*quality.notes, *_doubts((fixed, *moving))))
     monitor.report("assessed", 1.0)
     return Assessment(quality, found, before, after, mask)
+
+
+def _doubts(images: Sequence[Volume]) -> list[str]:
+    """What the readers of the images could not be sure of."""
+    read = [(image.name, image.reading) for image in images if image.reading is not None]
+    return [f"{name}: {text}." for name, reading in read for text in reading.warnings]
 
 
 def finite(volume: Volume) -> Volume:
@@ -244,7 +252,7 @@ class _Comparison:
     """Compares moving images with one fixed image, whose descriptor is computed once."""
 
     def __init__(self, fixed: Volume, mask: torch.Tensor) -> None:
-        self._fixed = fixed.data[None, :1]
+        self._fixed = levelled(fixed.data[:1], mask)[None]
         self._mask = mask
         self._stride = tuple(min(size, _stride(fixed.grid.shape)) for size in fixed.grid.shape)
         self._measure, self._nmi_measure = Mind(), Nmi(window_bins=0)
@@ -252,7 +260,7 @@ class _Comparison:
 
     def of(self, before: Volume, after: Volume) -> ImageComparison:
         """Both states compared in the same region: where the MR has foreground under both transforms."""
-        states = (before, after)
+        states = tuple(levelled_volume(state) for state in (before, after))
         common = self._mask & before.foreground & after.foreground
         coverage = [_share(state.foreground, self._mask) for state in states]
         nmi = [self._nmi(state, common) for state in states]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MMRegCore.errors import InputError
+from MMRegCore.io.files import itk_name, remove_abandoned
 
 if TYPE_CHECKING:
     from MMRegCore.volume import Volume
@@ -34,11 +35,13 @@ def check_output_folder(folder: Path) -> None:
 
     A run of minutes must not end in a folder that cannot be written; nothing stays behind.
     """
+    itk_name(folder)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         # Only trying tells: rights, mounts and quotas all have their say.
         with tempfile.TemporaryFile(dir=existing):
             pass
+        remove_abandoned(folder)
     except OSError as error:
         raise InputError(
             f"expected --output to be a folder that can be written; got {folder}: {error.strerror}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ DONE, INTERNAL, BAD_INPUT, CANCELLED = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, by default that of the process: 0 done, 2 bad input, 3 cancelled, 1 anything else."""
+    _print_anything()
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what was wrong, or shown the help
@@ -31,6 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # SIGTERM unwinds as Ctrl-C does, so that temporary files are removed.
     with _log_on(screen, verbose=arguments.verbose), handled([signal.SIGTERM], signal.default_int_handler):
         return _guarded(arguments, screen)
+
+
+def _print_anything() -> None:
+    """Let texts through that the encoding of stdout or stderr lacks (a Windows pipe): escaped, and not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _guarded(arguments: argparse.Namespace, screen: Screen) -> int:

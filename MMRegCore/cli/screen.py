@@ -117,7 +117,7 @@ class JsonScreen(Screen):
         return round(time.monotonic() - self._start_s, 2)
 
     def _send(self, **content: Any) -> None:  # noqa: ANN401 - anything that JSON holds
-        self._write(json.dumps(content, ensure_ascii=False) + "\n")
+        self._write(json.dumps(content) + "\n")
 
 
 def make_screen(*, as_json: bool) -> Screen:

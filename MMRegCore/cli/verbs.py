@@ -58,30 +58,58 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
 
 
 def apply(arguments: argparse.Namespace, screen: Screen) -> None:
-    """Apply a transform to a volume, a label map or landmarks: from moving (MR) to fixed (ultrasound) space.
+    """Apply a transform to a volume, a label map, landmarks or markups: from moving (MR) to fixed (ultrasound) space.
 
     Landmarks are moving landmarks, pushed to where they lie in the ultrasound. Volumes are resampled on the grid of
-    --reference, or on their own; outside of them the result is 0.
+    --reference, or on their own, extended to hold what was moved; outside of them the result is 0.
     """
     del screen  # it takes no time worth showing
-    from MMRegCore.apply import push_landmarks, resample_image
-    from MMRegCore.geometry import Grid
     from MMRegCore.io.files import suffix_of
-    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES, read_landmarks, write_landmarks
+    from MMRegCore.io.landmarks import LANDMARK_SUFFIXES
     from MMRegCore.io.transforms import read_transform
-    from MMRegCore.io.volumes import read_itk_image, write_itk_image
 
+    suffix = suffix_of(arguments.moving)
+    if suffix in LANDMARK_SUFFIXES and (arguments.reference or arguments.interpolation):
+        raise InputError(f"expected --reference and --interpolation with a volume only; got {arguments.moving}")
     transform = read_transform(arguments.transform)
-    if suffix_of(arguments.moving) in LANDMARK_SUFFIXES:
-        if arguments.reference or arguments.interpolation:
-            raise InputError(f"expected --reference and --interpolation with a volume only; got {arguments.moving}")
-        write_landmarks(push_landmarks(read_landmarks(arguments.moving), transform), arguments.output)
-        return
-    image = read_itk_image(arguments.moving)
+    if suffix == ".mrk.json" == suffix_of(arguments.output):
+        _apply_to_markups(arguments, transform)
+    elif suffix in LANDMARK_SUFFIXES:
+        _apply_to_landmarks(arguments, transform)
+    else:
+        _apply_to_image(arguments, transform)
+
+
+def _apply_to_markups(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
+    from MMRegCore.io.landmarks import read_markups, write_markups
+    from MMRegCore.markups import push_markups
+
+    write_markups(push_markups(read_markups(arguments.moving), transform), arguments.output)
+
+
+def _apply_to_landmarks(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
+    from MMRegCore.apply import push_landmarks
+    from MMRegCore.io.landmarks import read_landmarks, write_landmarks
+
+    write_landmarks(push_landmarks(read_landmarks(arguments.moving), transform), arguments.output)
+
+
+def _apply_to_image(arguments: argparse.Namespace, transform: SpatialTransform) -> None:
+    from MMRegCore.apply import resample_image
+    from MMRegCore.geometry import Grid
+    from MMRegCore.io.segmentations import read_segment_fields, write_segmentation
+    from MMRegCore.io.volumes import read_itk_image
+
+    segments = read_segment_fields(arguments.moving)
+    interpolation = arguments.interpolation or ("nearest" if segments else "linear")
+    if segments and interpolation != "nearest":
+        raise InputError(f"expected --interpolation nearest with a segmentation; got {interpolation}")
+    if segments and arguments.output.suffix.lower() != ".nrrd":
+        raise InputError(f"expected --output of a segmentation to end in .seg.nrrd; got {arguments.output}")
+    image = read_itk_image(arguments.moving, components=None if segments else 1)
     reference = Grid.from_itk(read_itk_image(arguments.reference)) if arguments.reference else None
-    interpolation = arguments.interpolation or "linear"
     resampled = resample_image(image, transform, reference=reference, interpolation=interpolation)
-    write_itk_image(resampled, arguments.output)
+    write_segmentation(resampled, segments, arguments.output)
 
 
 def tre(arguments: argparse.Namespace, screen: Screen) -> None:
@@ -108,6 +136,7 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     """Assess any transform, ours or another tool's: qa.json and report.html."""
     check_output_folder(arguments.output)
     from MMRegCore.assessment.assess import assess
+    from MMRegCore.intensities import without_outliers, without_padding
     from MMRegCore.io.files import staged_folder
     from MMRegCore.io.transforms import read_transform
     from MMRegCore.io.volumes import read_volume
@@ -115,8 +144,8 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
     from MMRegCore.report.report import write_report
     from MMRegCore.segmentation.field_of_view import with_field_of_view
 
-    fixed = with_field_of_view(read_volume(arguments.fixed, mask_path=arguments.fixed_mask))
-    moving = read_moving(arguments.moving, arguments.moving_mask)
+    fixed = with_field_of_view(without_outliers(read_volume(arguments.fixed, mask_path=arguments.fixed_mask)))
+    moving = [without_padding(without_outliers(each)) for each in read_moving(arguments.moving, arguments.moving_mask)]
     transform = read_transform(arguments.transform)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
     inputs = _given(arguments, "fixed fixed_mask moving moving_mask transform initial_transform")
@@ -124,7 +153,8 @@ def qa(arguments: argparse.Namespace, screen: Screen) -> None:
         assessment = assess(fixed, moving, transform, initial=initial, monitor=monitor.part(0.0, 0.6))
         monitor.report("writing the report", 0.6)
         with staged_folder(arguments.output) as folder:
-            content = {"inputs": inputs, "quality": to_json(assessment.quality)}
+            readings = {volume.name: volume.reading and to_json(volume.reading) for volume in (fixed, *moving)}
+            content = {"inputs": inputs, "readings": readings, "quality": to_json(assessment.quality)}
             (folder / "qa.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             title = f"Quality of {arguments.transform.name}"
             write_report(folder / "report.html", fixed, assessment, {"inputs": inputs}, title=title)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from MMRegCore.errors import InputError
+from MMRegCore.evaluate.pairing import pair_by_label
 from MMRegCore.geometry import Array
 from MMRegCore.io.landmarks import Landmarks
 from MMRegCore.transform import SpatialTransform
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,17 @@ class TreStatistics:
 
 @dataclass(frozen=True)
 class TreSummary:
-    """Target registration error before and after a registration, landmark by landmark in the order of ``labels``."""
+    """Target registration error before and after a registration, landmark by landmark in the order of ``labels``.
+
+    ``paired_by`` tells whether the labels or the order of the lists paired the landmarks.
+    """
 
     unit: str
     count: int
     labels: tuple[str, ...]
     before: TreStatistics
     after: TreStatistics
+    paired_by: Literal["label", "order"]
 
 
 def target_registration_error(
@@ -57,35 +65,29 @@ def target_registration_error(
     Raises
     ------
     InputError
-        When there are no landmarks or their numbers differ.
+        When there are no landmarks, their numbers differ, or their labels agree only in part.
     """
     fixed_ras, moving_ras = paired_points(fixed_landmarks, moving_landmarks)
     before, after = (
         _statistics(np.linalg.norm(each.apply(fixed_ras) - moving_ras, axis=1))
         for each in (initial or SpatialTransform.identity(), transform)
     )
-    return TreSummary("mm", len(fixed_ras), fixed_landmarks.labels, before, after)
+    paired_by = pair_by_label(fixed_landmarks.labels, moving_landmarks.labels).by
+    return TreSummary("mm", len(fixed_ras), fixed_landmarks.labels, before, after, paired_by)
 
 
 def paired_points(fixed: Landmarks, moving: Landmarks) -> tuple[Array, Array]:
-    """Give corresponding points, (N, 3) each, RAS mm, in the order of ``fixed``.
-
-    Points with the same labels belong together where both lists hold the same labels, each once; otherwise the
-    order counts.
+    """Give corresponding points, (N, 3) each, RAS mm, in the order of ``fixed``; `pair_by_label` tells how.
 
     Raises
     ------
     InputError
-        When there are no landmarks or their numbers differ.
+        When there are no landmarks, their numbers differ, or their labels agree only in part.
     """
-    if len(fixed) != len(moving) or len(fixed) == 0:
-        raise InputError(
-            f"expected as many fixed as moving landmarks, at least one; got {len(fixed)} fixed and {len(moving)} moving"
-        )
-    place = {label: index for index, label in enumerate(moving.labels)}
-    if len(place) == len(moving.labels) and set(fixed.labels) == set(place):
-        return fixed.points_ras, moving.points_ras[[place[label] for label in fixed.labels]]
-    return fixed.points_ras, moving.points_ras
+    pairing = pair_by_label(fixed.labels, moving.labels)
+    if pairing.warning:
+        _log.warning("%s", pairing.warning)
+    return fixed.points_ras, moving.points_ras[list(pairing.order)]
 
 
 def _statistics(error_mm: Array) -> TreStatistics:

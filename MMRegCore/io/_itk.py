@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def _stderr_to(descriptor: int) -> Iterator[None]:
 def last_line(error: RuntimeError) -> str:
     """The end of an ITK error text, where ITK says what was wrong, without addresses and source paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rsplit("ERROR: ", 1)[-1] if lines else "no reason given"
+    return re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1].rsplit("ERROR: ", 1)[-1]) if lines else "no reason given"
 
 
 def write_failure(path: Path, size_bytes: int) -> OSError:

@@ -59,18 +59,18 @@ def in_ras(points: list[list[float]], system: str, labels: Sequence[str]) -> Lan
 
 
 def numbers(texts: Sequence[str]) -> list[float]:
-    try:
-        return [float(text) for text in texts]
-    except ValueError as error:
-        raise InputError(f"expected numbers; got '{','.join(texts)}'") from error
+    if not all(map(is_number, texts)):
+        raise InputError(f"expected numbers; got '{','.join(texts)}'")
+    return [float(text) for text in texts]
 
 
 def is_number(text: str) -> bool:
+    """Whether a text is a number as files hold it; Python itself reads 1_000 too."""
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text
 
 
 def comments_and_rows(text: str) -> tuple[list[str], list[str]]:
@@ -79,11 +79,12 @@ def comments_and_rows(text: str) -> tuple[list[str], list[str]]:
 
 
 def header_value(comments: Sequence[str], key: str, default: str) -> str:
-    for comment in comments:
-        name, _, value = comment.partition("=")
-        if name.strip().lower() == key.lower() and value:
-            return value.strip()
-    return default
+    """What a comment ``key = value`` says; raises `InputError` where two of them differ."""
+    pairs = (comment.partition("=") for comment in comments)
+    said = {value.strip() for name, _, value in pairs if name.strip().lower() == key.lower() and value.strip()}
+    if len(said) > 1:
+        raise InputError(f"expected one {key}; got {' and '.join(sorted(said))}")
+    return said.pop() if said else default
 
 
 def rows_of(landmarks: Landmarks, points: Array) -> list[tuple[str, str, str, str]]:

@@ -14,6 +14,12 @@ from MMRegCore.errors import InputError
 
 PathLike = str | os.PathLike[str]
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
+_PARTIAL, _LOCK = "-partial", ".lock"
 _DOUBLE_SUFFIXES = (".nii.gz", ".mrk.json")
 
 
@@ -29,6 +35,19 @@ def stem_of(path: PathLike) -> str:
     return name[: len(name) - len(suffix_of(path))]
 
 
+def itk_name(path: str | os.PathLike[str]) -> str:
+    """A path as ITK takes it; raises `InputError` where it cannot be written in UTF-8, on which ITK aborts."""
+    name = os.fspath(path)
+    if "\0" in name:
+        raise InputError(f"expected a path; got {name!r}, which holds a null byte")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"expected a path in UTF-8; got '{shown}': rename the file or its folder") from error
+    return name
+
+
 def check_readable(path: Path, what: str) -> None:
     """Raise `InputError` unless ``path`` is a file that can be opened and holds something."""
     try:
@@ -36,8 +55,9 @@ def check_readable(path: Path, what: str) -> None:
             empty = not file.read(1)
     except FileNotFoundError:
         raise InputError(f"expected {what}; got {path}, which does not exist") from None
-    except OSError as error:
-        raise InputError(f"expected {what}; got {path}, which cannot be opened: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"expected {what}; got {path}, which cannot be opened: {reason}") from error
     if empty:
         raise InputError(f"expected {what}; got {path}, which is empty")
 
@@ -62,8 +82,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         When the file cannot be written (no such folder, no permission, disk full).  After this or any
         other exception the temporary file is gone and ``path`` is as it was before.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    path = Path(itk_name(path))
+    # Not longer than it must be: names that are as long as they may be are taken too.
+    temporary = path.with_name(f".{secrets.token_hex(4)}{suffix_of(path)}")
     try:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
@@ -84,7 +105,8 @@ def staged_folder(folder: PathLike) -> Iterator[Path]:
     Parameters
     ----------
     folder : path
-        Made, with its parents, where it does not exist; files of the same name in it are replaced.
+        Made, with its parents, where it does not exist; files of the same name in it are replaced.  Temporary folders
+        in it that a killed process left behind are removed.
 
     Raises
     ------
@@ -97,11 +119,13 @@ def staged_folder(folder: PathLike) -> Iterator[Path]:
     staging: Path | None = None
     try:
         made = _make_folders(folder)
+        remove_abandoned(folder)
         # Inside the folder, so that moving out of it is a rename even where the folder is a mount point.
-        staging = folder / f".{secrets.token_hex(4)}-partial"
+        staging = folder / f".{secrets.token_hex(4)}{_PARTIAL}"
         staging.mkdir()
-        yield staging
-        _move_contents(staging, folder)
+        with _held(staging):
+            yield staging
+            _move_contents(staging, folder)
         made = []
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -111,6 +135,37 @@ def staged_folder(folder: PathLike) -> Iterator[Path]:
         for path in reversed(made):
             with suppress(OSError):
                 path.rmdir()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary folders in ``folder`` that no living process holds."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        if path.is_dir() and not _is_held(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _held(staging: Path) -> Iterator[None]:
+    """Mark a temporary folder as in use, in a way that ends with the process, however that ends."""
+    with (staging / _LOCK).open("wb") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_held(staging: Path) -> bool:
+    lock = staging / _LOCK
+    try:
+        if fcntl is None:  # on Windows an open file cannot be removed
+            lock.unlink(missing_ok=True)
+            return False
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -131,7 +186,7 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 def _move_contents(staging: Path, folder: Path) -> None:
-    files = [path for path in sorted(staging.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(staging.rglob("*")) if path.is_file() and path.name != _LOCK]
     targets = [folder / path.relative_to(staging) for path in files]
     # Looked at before the first move, so that a clash leaves the folder as it was.
     for target in targets:

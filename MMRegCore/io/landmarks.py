@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from MMRegCore.errors import InputError
-from MMRegCore.io._markups import from_fcsv, from_mrk_json, to_fcsv, to_mrk_json
+from MMRegCore.io._markups import (
+    from_fcsv,
+    from_mrk_json,
+    is_placed,
+    is_vector,
+    markups_in,
+    system_of,
+    to_fcsv,
+    to_mrk_json,
+)
 from MMRegCore.io._points import Landmarks
 from MMRegCore.io._tables import from_csv, from_tag, pairs_from_csv, to_csv, to_tag
 from MMRegCore.io.files import PathLike, atomic_path, check_readable, suffix_of
 
 LANDMARK_SUFFIXES = (".mrk.json", ".fcsv", ".csv", ".tag")
 
-__all__ = ["LANDMARK_SUFFIXES", "Landmarks", "read_landmark_pairs", "read_landmarks", "write_landmarks"]
+__all__ = [
+    "LANDMARK_SUFFIXES",
+    "Landmarks",
+    "is_placed",
+    "is_vector",
+    "read_landmark_pairs",
+    "read_landmarks",
+    "read_markups",
+    "system_of",
+    "write_landmarks",
+    "write_markups",
+]
 
 
 def read_landmarks(path: PathLike) -> Landmarks:
@@ -96,6 +118,36 @@ def write_landmarks(landmarks: Landmarks, path: PathLike) -> None:
     text = makers[suffix](landmarks)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_markups(path: PathLike) -> dict[str, Any]:
+    """Read the content of a ``.mrk.json`` file of markups of any type, as it stands.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or unreadable, or is not in mm.
+    """
+    path = Path(path)
+    text = _text(path)
+    try:
+        return markups_in(text)
+    except InputError as error:
+        raise InputError(f"{error} in {path}") from error
+
+
+def write_markups(content: dict[str, Any], path: PathLike) -> None:
+    """Write what `read_markups` gives; the file appears complete or not at all.
+
+    Raises
+    ------
+    InputError
+        When its name does not end in ``.mrk.json`` or the file cannot be written.
+    """
+    if suffix_of(path) != ".mrk.json":
+        raise InputError(f"expected a file name for markups that ends in .mrk.json; got {path}")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _text(path: Path) -> str:

@@ -159,7 +159,9 @@ class Pictures:
         picture_inch = WIDTH_INCH * height / total
         figure = Figure(figsize=(WIDTH_INCH, picture_inch + HEADER_INCH), dpi=DPI, facecolor=BACKGROUND)
         usable = picture_inch / (picture_inch + HEADER_INCH)
-        figure.text(0.005, (1 + usable) / 2, title, color=TEXT, fontsize=15, fontweight="bold", va="center")
+        figure.text(
+            0.005, (1 + usable) / 2, title, color=TEXT, fontsize=15, fontweight="bold", va="center", parse_math=False
+        )
         left = 0.0
         for plane, width in zip(self._planes, widths, strict=True):
             share = plane.size_mm[1] / height
@@ -224,7 +226,9 @@ def _write(axes: Axes, x: float, y: float, text: str, size: int) -> None:
     """Text at (x, y) in shares of the picture, kept inside of it."""
     across = "left" if x < 0.3 else "right" if x > 0.7 else "center"
     along = "bottom" if y < 0.3 else "top" if y > 0.7 else "center"
-    label = axes.text(x, y, text, transform=axes.transAxes, ha=across, va=along, color=TEXT, fontsize=size)
+    label = axes.text(
+        x, y, text, transform=axes.transAxes, ha=across, va=along, color=TEXT, fontsize=size, parse_math=False
+    )
     label.set_path_effects(_halo(2.5))
 
 

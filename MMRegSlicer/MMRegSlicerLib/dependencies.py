@@ -1,6 +1,6 @@
 """Python packages that Slicer does not include: detected, and installed after one confirmation.
 
-SimpleITK, numpy and vtk come with Slicer and are never installed: replacing them breaks it.
+SimpleITK, numpy, pydicom and vtk come with Slicer and are never installed: replacing them breaks it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.translation import tr as _
 
 _REQUESTER = "MMReg"
-_INCLUDED_IN_SLICER = ("SimpleITK", "numpy", "vtk")
+_INCLUDED_IN_SLICER = ("SimpleITK", "numpy", "pydicom", "vtk")
 
 
 class DependencyError(MMRegError):

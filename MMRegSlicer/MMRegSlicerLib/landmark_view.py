@@ -9,7 +9,7 @@ import qt
 import slicer
 
 from MMRegCore.errors import MMRegError
-from MMRegSlicerLib.landmarks import LandmarkError, jump_to, landmark_errors
+from MMRegSlicerLib.landmarks import LandmarkError, jump_to, landmark_errors, pairing_warning
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
 
@@ -47,7 +47,7 @@ class LandmarkView:
         if self._result is not None and self._result.moving and None not in nodes:
             try:
                 self._landmarks = landmark_errors(self._result, *nodes)
-                summary = _summary(self._landmarks)
+                summary = " ".join(filter(None, (_summary(self._landmarks), pairing_warning(*nodes))))
             except MMRegError as error:
                 summary = str(error)
         self._ui.landmarkSummary.setText(summary)

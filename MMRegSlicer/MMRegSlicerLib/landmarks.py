@@ -10,6 +10,7 @@ import slicer
 import vtk
 
 from MMRegCore.errors import InputError
+from MMRegCore.evaluate.pairing import pair_by_label
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
@@ -41,8 +42,9 @@ def landmark_errors(result: Result, fixed: Node, moving: Node) -> tuple[Landmark
     ----------
     result : Result
     fixed, moving : vtkMRMLMarkupsNode
-        Corresponding points in the ultrasound and in the MR; paired by label if both have the same unique labels,
-        otherwise by order. Those of the MR may be under the registration transform or at their original position.
+        Corresponding points in the ultrasound and in the MR, paired as ``mmreg tre`` does: by label if both have the
+        same unique labels, otherwise by order. Those of the MR may be under the registration transform or at their
+        original position.
 
     Returns
     -------
@@ -52,18 +54,12 @@ def landmark_errors(result: Result, fixed: Node, moving: Node) -> tuple[Landmark
     Raises
     ------
     InputError
-        When there are none, or their numbers differ.
+        When there are none, one is not placed, their numbers differ, or their labels agree only in part.
     """
-    fixed_labels, moving_labels = _labels(fixed), _labels(moving)
-    if not fixed_labels or len(fixed_labels) != len(moving_labels):
-        raise InputError(
-            _("expected the same landmarks in both lists; got {fixed} in {first} and {moving} in {second}").format(
-                fixed=len(fixed_labels), first=fixed.GetName(), moving=len(moving_labels), second=moving.GetName()
-            )
-        )
-    order = list(range(len(fixed_labels)))
-    if set(fixed_labels) == set(moving_labels) and len(set(fixed_labels)) == len(fixed_labels):
-        order = [moving_labels.index(label) for label in fixed_labels]
+    for node in (fixed, moving):
+        _check_placed(node)
+    fixed_labels = _labels(fixed)
+    order = list(pair_by_label(fixed_labels, _labels(moving)).order)
     positions_ras = slicer.util.arrayFromMarkupsControlPoints(fixed, world=True)
     moving_points = _in_moving_space(result, moving)[order]
     errors_mm = [
@@ -80,6 +76,22 @@ def landmark_errors(result: Result, fixed: Node, moving: Node) -> tuple[Landmark
 def jump_to(landmark: LandmarkError, scene: Node) -> None:
     """Centre every slice view on a landmark."""
     slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *landmark.position_ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+
+
+def pairing_warning(fixed: Node, moving: Node) -> str:
+    """What to look at in how two lists are paired; empty where nothing is in doubt."""
+    return pair_by_label(_labels(fixed), _labels(moving)).warning
+
+
+def _check_placed(node: Node) -> None:
+    """Raise `InputError` where a point has no position that counts; the coordinates of such a point are stale."""
+    for index in range(node.GetNumberOfControlPoints()):
+        if node.GetNthControlPointPositionStatus(index) != slicer.vtkMRMLMarkupsNode.PositionDefined:
+            raise InputError(
+                _("expected every landmark to be placed; got {label} of {list} without a position").format(
+                    label=node.GetNthControlPointLabel(index), list=node.GetName()
+                )
+            )
 
 
 def _labels(node: Node) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 
@@ -70,6 +71,16 @@ class Result:
         """
         text = self._text("result")
         return read_quality(text) if text else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the readers of the images could not be sure of, each after the name of its image."""
+        text = self._text("result")
+        content = json.loads(text) if text else {}
+        provenance = content.get("provenance", {}) if isinstance(content, dict) else {}
+        images = [provenance.get("fixed"), *provenance.get("moving", [])]
+        read = [image for image in images if image and image.get("reading")]
+        return tuple(f"{image['name']}: {warning}" for image in read for warning in image["reading"]["warnings"])
 
     @property
     def report(self) -> str:

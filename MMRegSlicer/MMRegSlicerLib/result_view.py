@@ -201,6 +201,7 @@ def verdict_text(result: Result) -> tuple[str, str]:
         if quality is not None:
             level, reasons = quality.verdict.level, quality.verdict.reasons
             title, colour = titles[level], _COLOURS[level]
+            reasons = (*reasons, *result.warnings)
     except InputError as error:  # a scene of another version of MMReg
         reasons = (str(error),)
     lines = [title, *(f"• {reason}" for reason in reasons)]

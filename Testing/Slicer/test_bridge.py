@@ -1,5 +1,6 @@
 """Nodes to files and back, parameter sets in the scene, loading of result folders; without any process."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from MMRegCore.io.volumes import read_volume
 from MMRegCore.transform import SpatialTransform, composite_from_field
 from MMRegSlicerLib import mrml_bridge
 from MMRegSlicerLib.deformation import GRID, deformation_mode, show_deformation
-from MMRegSlicerLib.landmarks import landmark_errors
+from MMRegSlicerLib.landmarks import landmark_errors, pairing_warning
 from MMRegSlicerLib.parameters import ParameterSet
 from MMRegSlicerLib.request import Mask, Moving, Request
 from MMRegSlicerLib.result import Result, add_result
@@ -299,10 +300,29 @@ class TestResult:
                 node.SetNthControlPointLabel(index, label)
         assert max(each.after_mm for each in landmark_errors(result, in_us, in_mr)) < 1e-3
         in_mr.SetNthControlPointLabel(0, "c")
-        assert min(each.after_mm for each in landmark_errors(result, in_us, in_mr)) > 5
-        in_mr.AddControlPoint(vtk.vtkVector3d(1, 2, 3))
-        with pytest.raises(InputError, match="got 2 in in US and 3 in in MR"):
+        with pytest.raises(InputError, match="without a partner: b, c"):
             landmark_errors(result, in_us, in_mr)
+        in_mr.SetNthControlPointLabel(1, "d")
+        assert min(each.after_mm for each in landmark_errors(result, in_us, in_mr)) > 5
+        assert "paired by their order" in pairing_warning(in_us, in_mr)
+        in_mr.AddControlPoint(vtk.vtkVector3d(1, 2, 3))
+        with pytest.raises(InputError, match="got 2 fixed and 3 moving"):
+            landmark_errors(result, in_us, in_mr)
+
+    @pytest.mark.parametrize("unset", ["UnsetNthControlPointPosition", "SetNthControlPointPositionMissing"])
+    def test_a_landmark_that_is_not_placed_is_not_measured(self, scene, request_, folder, unset):
+        result = add_result(folder, request_)
+        in_us, in_mr = (add_points(scene, name, np.eye(3)) for name in ("in US", "in MR"))
+        getattr(in_mr, unset)(1)
+        with pytest.raises(InputError, match="to be placed; got .* of in MR without a position"):
+            landmark_errors(result, in_us, in_mr)
+
+    def test_what_the_readers_doubted_is_shown(self, scene, request_, folder):
+        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        image = {"name": "us", "reading": {"warnings": ["it does not say where it lies"]}}
+        content["provenance"] = {"fixed": image, "moving": [{"name": "t1", "reading": None}]}
+        (folder / "result.json").write_text(json.dumps(content), encoding="utf-8")
+        assert add_result(folder, request_).warnings == ("us: it does not say where it lies",)
 
     @pytest.mark.parametrize(
         ("text", "got"),

@@ -27,7 +27,7 @@ def slicer_python(monkeypatch):
             return SimpleNamespace()
 
     def pip_ensure(requirements, *, skip_packages, **options):
-        assert {"SimpleITK", "numpy", "vtk"} <= set(skip_packages)
+        assert {"SimpleITK", "numpy", "pydicom", "vtk"} <= set(skip_packages)
         assert options == {"requester": "MMReg", "prompt_install": False, "skip_in_testing": False}
         installed.extend(requirement.name.lower() for requirement in requirements)
 
@@ -41,7 +41,7 @@ def slicer_python(monkeypatch):
 def test_versions_are_those_that_the_core_needs():
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     needed = {*project["dependencies"], *project["optional-dependencies"]["report"]}
-    shipped = {text for text in needed if re.match(r"(numpy|SimpleITK)\b", text)}
+    shipped = {text for text in needed if re.match(r"(numpy|pydicom|SimpleITK)\b", text)}
     assert {package.requirement for package in dependencies.packages()} == needed - shipped
 
 

@@ -1,4 +1,4 @@
-"""The module uses the public names, the settings, the quality numbers and the errors of the core only, never torch."""
+"""The module uses the public names, settings, quality numbers, pairing and errors of the core only, never torch."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,13 @@ from MMRegCore.cli.arguments import build_parser
 from MMRegSlicerLib.request import Request
 
 MODULE = Path(__file__).parents[2] / "MMRegSlicer"
-ALLOWED = {"MMRegCore", "MMRegCore.assessment.quality", "MMRegCore.config", "MMRegCore.errors"}
+ALLOWED = {
+    "MMRegCore",
+    "MMRegCore.assessment.quality",
+    "MMRegCore.config",
+    "MMRegCore.errors",
+    "MMRegCore.evaluate.pairing",
+}
 FORBIDDEN = {"torch", "SimpleITK", "matplotlib", "PySide6", "scipy"}
 
 
