@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from MMRegCore.errors import InputError
 
@@ -39,3 +41,17 @@ def use_threads(count: int | None) -> None:
 
     torch.set_num_threads(count)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Compute afterwards with as many threads as before, whatever `use_threads` was told meanwhile."""
+    import SimpleITK as sitk
+    import torch
+
+    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from MMRegCore.cli import features, pictures, training, verbs
+from MMRegCore.cli import features, pictures, serve, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.similarity import descriptor_names
 from MMRegCore.version import __version__
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mmreg {__version__}")
     verb = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     adders = (_add_register, _add_apply, _add_tre, _add_qa, _add_presets, _add_doctor, _add_demo, _add_simulate)
-    for add in (*adders, _add_augment, _add_fuse, _add_train, _add_features):
+    for add in (*adders, _add_augment, _add_fuse, _add_train, _add_features, _add_serve):
         added = add(verb)
         added.add_argument("--verbose", action="store_true", help="show the log, and where an error came from")
     return parser
@@ -247,4 +247,15 @@ def _add_features(verbs_of: _Verbs) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".nii.gz, .nii, .nrrd or .mha")
     parser.add_argument("--json-progress", action="store_true", help="report progress as JSON lines on stdout")
+    return parser
+
+
+def _add_serve(verbs_of: _Verbs) -> argparse.ArgumentParser:
+    text = "Stay, with everything imported, and run a command for every line of stdin, for another program."
+    more = 'A line is {"arguments": ["register", …]}; ends when stdin closes.'
+    parser = verbs_of.add_parser("serve", help=text, description=f"{text} {more}", allow_abbrev=False)
+    parser.set_defaults(run=serve.serve)
+    parser.add_argument(
+        "--idle-minutes", type=float, default=30.0, metavar="X", help="end after so long without a line (default: 30)"
+    )
     return parser

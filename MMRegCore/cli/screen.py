@@ -113,6 +113,14 @@ class JsonScreen(Screen):
         self._send(event="error", kind=kind, message=message, exit_code=code)
         super().fail(message, kind=kind, code=code)
 
+    def ready(self) -> None:
+        """Tell that the first command can come."""
+        self._send(event="ready")
+
+    def exited(self, code: int) -> None:
+        """Tell that one of several commands is over."""
+        self._send(event="exit", code=code)
+
     def _elapsed_s(self) -> float:
         return round(time.monotonic() - self._start_s, 2)
 
