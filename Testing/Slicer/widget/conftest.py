@@ -117,5 +117,5 @@ def result_files(opened: Opened, case: SimpleNamespace, files_of_the_case: Path)
     folder = files_of_the_case / "result"
     if not folder.exists():
         arguments = write_inputs(opened.panel.form.request, files_of_the_case)
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "MMRegCore", *arguments], check=True, capture_output=True)
     return folder
