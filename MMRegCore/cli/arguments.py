@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from MMRegCore.cli import features, pictures, training, verbs
+from MMRegCore.cli import features, pictures, serve, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.similarity import descriptor_names
 from MMRegCore.version import __version__
@@ -187,6 +187,11 @@ def _add_features(parser: _Parser) -> None:
     _add_progress(parser)
 
 
+def _add_serve(parser: _Parser) -> None:
+    text = "end after so long without a line (default: 30)"
+    parser.add_argument("--idle-minutes", type=float, default=30.0, metavar="X", help=text)
+
+
 # Every verb's function, and what adds its options.
 _OPTIONS: dict[Callable[..., int | None], Callable[[_Parser], None]] = {
     verbs.register: _add_register,
@@ -201,4 +206,5 @@ _OPTIONS: dict[Callable[..., int | None], Callable[[_Parser], None]] = {
     pictures.fuse: _add_fuse,
     training.train: _add_train,
     features.features: _add_features,
+    serve.serve: _add_serve,
 }

@@ -82,11 +82,11 @@ def _log_on(screen: Screen, *, verbose: bool) -> Iterator[None]:
     """Show the library's log, warnings or all of it, without tearing the progress bar."""
     logger, handler = logging.getLogger("MMRegCore"), _ScreenHandler(screen)
     handler.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    before = logger.level
-    logger.addHandler(handler)
+    before = logger.level, logger.handlers
+    logger.handlers = [handler]  # a command that `serve` runs speaks for itself
     logger.setLevel(handler.level)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.handlers = before[1]
+        logger.setLevel(before[0])

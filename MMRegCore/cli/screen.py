@@ -41,9 +41,7 @@ class Screen:
         self._write(f"{text}\n")
 
     def found(self, file: object, verdict: dict[str, Any]) -> None:
-        """Say that there is a transform, and what is thought of it, while the rest is still being measured."""
-        del file  # it is not yet where it will be
-        self.note(f"mmreg: transform found after {_clock(time.monotonic() - self._start_s)}: {verdict['level']}")
+        """Say that there is a transform while the rest is still being measured; a person waits for the whole."""
 
     def done(self, output: object) -> None:
         """Say that the run is over and where its result lies."""
@@ -112,6 +110,14 @@ class JsonScreen(Screen):
         """Tell why the run ended without a result, to the program and to a person."""
         self._send(event="error", kind=kind, message=message, exit_code=code)
         super().fail(message, kind=kind, code=code)
+
+    def ready(self) -> None:
+        """Tell that the first command can come."""
+        self._send(event="ready")
+
+    def exited(self, code: int) -> None:
+        """Tell that one of several commands is over."""
+        self._send(event="exit", code=code)
 
     def _elapsed_s(self) -> float:
         return round(time.monotonic() - self._start_s, 2)

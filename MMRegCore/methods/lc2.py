@@ -90,7 +90,8 @@ def threads(problem: Problem) -> int | None:
     Tens of thousands of samples are little work for each of many operations: a second thread gains nothing on idle
     cores and loses much on busy ones. And with one thread results do not depend on how many there are.
     """
-    return 1 if int((problem.prepared.fixed.weight > 0).sum()) < _LARGE_VOXELS else None
+    weight = problem.prepared.fixed.weight
+    return 1 if weight.device.type == "cpu" and int((weight > 0).sum()) < _LARGE_VOXELS else None
 
 
 METHOD = Method("lc2", Lc2Settings, solve, extended, threads)

@@ -21,7 +21,7 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     Returns
     -------
     list of str
-        The arguments of ``python``.
+        The arguments of ``mmreg``.
 
     Raises
     ------
@@ -31,8 +31,6 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     fixed = request.fixed
     write_volume(fixed, folder / "fixed.nrrd")
     command = [
-        "-m",
-        "MMRegCore",
         "register",
         "--json-progress",
         "--output",

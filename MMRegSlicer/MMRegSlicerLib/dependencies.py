@@ -77,8 +77,8 @@ def missing_required() -> str:
     return ", ".join(package.name for package in missing_packages() if not package.optional)
 
 
-def ensure_installed(confirm: Callable[[str], bool]) -> None:
-    """Install the missing packages after one confirmation.
+def ensure_installed(confirm: Callable[[str], bool]) -> bool:
+    """Install the missing packages after one confirmation; return whether there were any.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def ensure_installed(confirm: Callable[[str], bool]) -> None:
     """
     missing = missing_packages()
     if not missing:
-        return
+        return False
     if not confirm(_question(missing)):
         names = ", ".join(package.name for package in missing)
         raise DependencyError(_("Nothing was installed. Registration requires {names}.").format(names=names))
@@ -106,6 +106,7 @@ def ensure_installed(confirm: Callable[[str], bool]) -> None:
                 names=still_missing
             )
         )
+    return True
 
 
 def _question(missing: Sequence[Package]) -> str:

@@ -10,6 +10,7 @@ from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.registration_run import Callbacks, Progress, RegistrationRun, ignore
 from MMRegSlicerLib.request import Mask, Moving, Node, Request
 from MMRegSlicerLib.result import Result
+from MMRegSlicerLib.warm import WarmWorker
 
 
 class MMRegSlicerLogic:
@@ -23,6 +24,7 @@ class MMRegSlicerLogic:
 
     def __init__(self) -> None:
         self._runs: list[RegistrationRun] = []
+        self._warm = WarmWorker()
 
     def register(self, fixedNode: Node, movingNodes: Node | Sequence[Node], **options: Any) -> Result:  # noqa: ANN401, N803
         """Register and wait.
@@ -55,6 +57,7 @@ class MMRegSlicerLogic:
         *,
         on_progress: Callable[[Progress], None] = ignore,
         on_log: Callable[[str], None] = ignore,
+        on_transform: Callable[[Result], None] = ignore,
         on_finished: Callable[[Result], None] = ignore,
         on_failed: Callable[[MMRegError], None] = ignore,
         **options: Any,  # noqa: ANN401
@@ -70,7 +73,7 @@ class MMRegSlicerLogic:
             When it cannot be started.
         """
         request = self.makeRequest(fixedNode, movingNodes, **options)
-        return self.startRequest(request, Callbacks(on_progress, on_log, on_finished, on_failed))
+        return self.startRequest(request, Callbacks(on_progress, on_log, on_transform, on_finished, on_failed))
 
     def makeRequest(  # noqa: N802
         self,
@@ -95,7 +98,7 @@ class MMRegSlicerLogic:
 
     def startRequest(self, request: Request, callbacks: Callbacks | None = None) -> RegistrationRun:  # noqa: N802
         """Start a request in the background; raises as `start`."""
-        run = RegistrationRun(request, callbacks or Callbacks())
+        run = RegistrationRun(request, callbacks or Callbacks(), self._warm)
         self._runs.append(run)
         return run
 
@@ -109,6 +112,15 @@ class MMRegSlicerLogic:
         for run in self._runs:
             run.cancel(reason)
         self._runs = []
+
+    def warmUp(self) -> None:  # noqa: N802
+        """Start the process for the next registration in the background, so that its imports are not waited for."""
+        self._warm.prepare()
+
+    def close(self) -> None:
+        """Stop all runs and the idle process."""
+        self.cancelAll()
+        self._warm.stop()
 
 
 def _as_mask(mask: Node | Mask | None) -> Mask | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from MMRegSlicerLib import dependencies
 from MMRegSlicerLib.command import write_inputs
 from MMRegSlicerLib.dependencies import DependencyError
 from MMRegSlicerLib.request import Node, Request
-from MMRegSlicerLib.result import Result, add_result
-from MMRegSlicerLib.runner import Event, Worker, reported_error
+from MMRegSlicerLib.result import Result, add_outputs, add_result, add_transform
+from MMRegSlicerLib.runner import Event, reported_error
 from MMRegSlicerLib.translation import tr as _
+from MMRegSlicerLib.warm import WarmWorker
 from MMRegSlicerLib.workspace import Workspace
 
 _POLL_S = 0.02
@@ -46,6 +48,9 @@ class Callbacks:
         With a `Progress`.
     on_log : callable
         With a line of the registration log.
+    on_transform : callable
+        With a `Result` that has a transform and a verdict only, while the quality is still being measured. The same one
+        is then finished; it is discarded when the registration is cancelled or fails.
     on_finished : callable
         With the `Result`.
     on_failed : callable
@@ -54,17 +59,20 @@ class Callbacks:
 
     on_progress: Callable[[Progress], None] = ignore
     on_log: Callable[[str], None] = ignore
+    on_transform: Callable[[Result], None] = ignore
     on_finished: Callable[[Result], None] = ignore
     on_failed: Callable[[MMRegError], None] = ignore
 
 
 class RegistrationRun:
-    """One run of a registration. However it ends, its process and its temporary folder are removed.
+    """One run of a registration. However it ends, its temporary folder is removed, and its process is idle or stopped.
 
     Parameters
     ----------
     request : Request
     callbacks : Callbacks
+    warm : WarmWorker
+        Where the process comes from, and goes to after a success.
 
     Raises
     ------
@@ -74,7 +82,7 @@ class RegistrationRun:
         When a package is missing.
     """
 
-    def __init__(self, request: Request, callbacks: Callbacks) -> None:
+    def __init__(self, request: Request, callbacks: Callbacks, warm: WarmWorker) -> None:
         problem = request.validation_error()
         if problem:
             raise InputError(problem)
@@ -87,12 +95,16 @@ class RegistrationRun:
             )
         self._request = request
         self._callbacks = callbacks
+        self._warm = warm
         self._error: MMRegError | None = None
+        self._preliminary: Result | None = None
         self.result: Result | None = None
         self._workspace = Workspace()
+        self._worker = warm.take()
         try:
-            self._worker = Worker(write_inputs(request, self.folder))
+            self._worker.send(write_inputs(request, self.folder))
         except BaseException:
+            warm.give_back(self._worker)
             self._workspace.close()
             raise
         self._output = self.folder / "result"
@@ -109,7 +121,13 @@ class RegistrationRun:
         """
         if self.is_running:
             self._worker.poll(
-                {"progress": self._on_progress, "log": self._on_log, "error": self._on_error, "exit": self._on_exit}
+                {
+                    "progress": self._on_progress,
+                    "log": self._on_log,
+                    "transform": self._on_transform,
+                    "error": self._on_error,
+                    "exit": self._on_exit,
+                }
             )
         return self.is_running
 
@@ -152,13 +170,21 @@ class RegistrationRun:
     def _on_log(self, event: Event) -> None:
         self._callbacks.on_log(event["line"])
 
+    def _on_transform(self, event: Event) -> None:
+        # A quick registration may be over by now: then the file has moved, and the whole result comes at once.
+        file = Path(event["file"])
+        with suppress(InputError):
+            if file.is_file():
+                self._preliminary = add_transform(file, self._request, event["verdict"])
+                self._callbacks.on_transform(self._preliminary)
+
     def _on_error(self, event: Event) -> None:
         self._error = reported_error(event)
 
     def _on_exit(self, event: Event) -> None:
         if event["code"] == 0:
             try:
-                self.result = add_result(self._output, self._request)
+                self.result = self._loaded()
             except Exception as error:  # whatever it is, a callback must be called
                 self._error = MMRegError(_("The result could not be loaded: {error}").format(error=error))
         elif self._error is None:
@@ -167,17 +193,31 @@ class RegistrationRun:
             )
         self._end(self._error)
 
+    def _loaded(self) -> Result:
+        if self._preliminary is None or self._preliminary.is_deleted:
+            return add_result(self._output, self._request)
+        return add_outputs(self._output, self._preliminary)
+
     def _end(self, error: MMRegError | None) -> None:
         self.is_running = False
         self._error = error
         for tag in self._observers:
             self._scene.RemoveObserver(tag)
-        self._worker.stop()
+        if error is None:
+            self._warm.give_back(self._worker)
+        else:
+            self._worker.stop()
         self._workspace.close()
         if error is not None:
-            self._callbacks.on_failed(error)
+            self._undo(error)
         elif self.result is not None:
             self._callbacks.on_finished(self.result)
+
+    def _undo(self, error: MMRegError) -> None:
+        if self._preliminary is not None and not self._preliminary.is_deleted:
+            self._preliminary.discard()
+        self._callbacks.on_failed(error)
+        self._warm.prepare()
 
 
 def _observe(request: Request, run: RegistrationRun) -> tuple[Node, list[int]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from MMRegCore.assessment.quality import Quality, read_quality
+from MMRegCore.assessment.quality import Quality, Verdict, read_quality
 from MMRegSlicerLib import mrml_bridge
 from MMRegSlicerLib.map_style import set_map_style
 from MMRegSlicerLib.request import Node, Request
@@ -19,6 +21,8 @@ REFERENCES = (_OUTPUT, _MOVING, _FIXED)
 # Attribute of the transform node: part of the name of its references on other nodes. Identifiers of nodes change when a
 # scene is added to another one, this does not.
 _KEY = "MMReg.key"
+# Attribute of the transform node while the quality is still being measured: the verdict as JSON.
+_PRELIMINARY = "MMReg.preliminary"
 # Attribute of an output node.
 _KIND = "MMReg.kind"
 
@@ -81,6 +85,29 @@ class Result:
         images = [provenance.get("fixed"), *provenance.get("moving", [])]
         read = [image for image in images if image and image.get("reading")]
         return tuple(f"{image['name']}: {warning}" for image in read for warning in image["reading"]["warnings"])
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict, which comes before the other numbers; None when there is none.
+
+        Raises
+        ------
+        InputError
+            As `quality`.
+        """
+        if self.is_preliminary:
+            return Verdict(**json.loads(self.transform.GetAttribute(_PRELIMINARY)))
+        return None if self.quality is None else self.quality.verdict
+
+    @property
+    def is_preliminary(self) -> bool:
+        """Whether there are transform and verdict only, while the quality is still being measured."""
+        return self.transform.GetAttribute(_PRELIMINARY) is not None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether its transform is no longer in the scene."""
+        return self.transform.GetScene() is None
 
     @property
     def report(self) -> str:
@@ -189,8 +216,7 @@ def add_result(folder: Path, request: Request) -> Result:
     Parameters
     ----------
     folder : Path
-        ``transform.h5`` and, if there are any, ``warped_*.nii.gz``, ``report.html``, and ``result.json`` with the
-        quality maps that it lists.
+        ``transform.h5``, and what `add_outputs` loads.
     request : Request
         Its nodes must still be in the scene.
 
@@ -199,19 +225,64 @@ def add_result(folder: Path, request: Request) -> Result:
     InputError
         When a file cannot be read, or ``result.json`` is of another schema version; the scene is then not changed.
     """
-    scene = request.fixed.GetScene()
-    transform = mrml_bridge.read_transform(folder / "transform.h5", scene, request.result_name)
+    return add_outputs(folder, add_transform(folder / "transform.h5", request))
+
+
+def add_transform(file: Path, request: Request, verdict: Mapping[str, Any] | None = None) -> Result:
+    """Load a transform and apply it to the MR; `add_outputs` loads the rest of the result.
+
+    Parameters
+    ----------
+    file : Path
+    request : Request
+        Its nodes must still be in the scene.
+    verdict : mapping, optional
+        The fields of a `Verdict`, where the quality is still being measured.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read; the scene is then not changed.
+    """
+    transform = mrml_bridge.read_transform(file, request.fixed.GetScene(), request.result_name)
     transform.SetAttribute(_KEY, uuid.uuid4().hex)
+    transform.SetAttribute(_PRELIMINARY, None if verdict is None else json.dumps(verdict))
     result = Result(transform)
     try:
-        _add_outputs(folder, result)
         # The result is in the ultrasound's own space: its parent transform applies to the result too.
-        for node in (transform, *result.warped, *result.maps):
-            node.SetAndObserveTransformNodeID(request.fixed.GetTransformNodeID())
+        transform.SetAndObserveTransformNodeID(request.fixed.GetTransformNodeID())
         transform.SetNodeReferenceID(_FIXED, request.fixed.GetID())
         for node in request.moving_nodes:
             transform.AddNodeReferenceID(_MOVING, node.GetID())
-        add_to_folder(scene, str(transform.GetName()), [transform, *result.output_nodes])
+        result.show(after=True)
+    except BaseException:
+        result.discard()
+        raise
+    return result
+
+
+def add_outputs(folder: Path, result: Result) -> Result:
+    """Load everything but the transform, and make the result a finished one.
+
+    Parameters
+    ----------
+    folder : Path
+        If there are any: ``warped_*.nii.gz``, ``report.html``, and ``result.json`` with the quality maps that it lists.
+    result : Result
+        As `add_transform` made it.
+
+    Raises
+    ------
+    InputError
+        As `add_result`; the result is then discarded.
+    """
+    transform = result.transform
+    try:
+        transform.RemoveAttribute(_PRELIMINARY)
+        _add_outputs(folder, result)
+        for node in (*result.warped, *result.maps):
+            node.SetAndObserveTransformNodeID(transform.GetTransformNodeID())
+        add_to_folder(transform.GetScene(), str(transform.GetName()), [transform, *result.output_nodes])
         result.show(after=True)
     except BaseException:
         result.discard()

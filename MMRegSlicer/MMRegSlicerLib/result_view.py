@@ -39,6 +39,7 @@ class ResultView:
         self._on_selected = on_selected
         self._on_discarded = on_discarded
         self._result: Result | None = None
+        self._was_preliminary = False
         self._undo_stack = UndoStack()
         self._qa = QaView(ui)
         self._landmarks = LandmarkView(ui)
@@ -63,10 +64,12 @@ class ResultView:
 
     def show(self, result: Result | None) -> None:
         """Show a result; None hides the section."""
-        if result is None or self._result is None or result.transform is not self._result.transform:
-            self._qa.show(result)
+        is_preliminary = result is not None and result.is_preliminary
+        if self._is_other(result) or is_preliminary != self._was_preliminary:
+            # The slice views are left as they are until there is a result to stay.
+            self._qa.show(None if is_preliminary else result)
             self._landmarks.show(result)
-        self._result = result
+        self._result, self._was_preliminary = result, is_preliminary
         self._apply.show(result)
         self._ui.undoButton.setVisible(bool(self._undo_stack.undo_text))
         self._ui.undoButton.setText(_("Undo: {command}").format(command=self._undo_stack.undo_text))
@@ -100,6 +103,9 @@ class ResultView:
         self.enable_shortcuts(False)
         for shortcut in self._shortcuts:
             shortcut.deleteLater()
+
+    def _is_other(self, result: Result | None) -> bool:
+        return result is None or self._result is None or result.transform is not self._result.transform
 
     def _update_selector(self, current: Result) -> None:
         selector, results = self._ui.resultSelector, results_in(slicer.mrmlScene)
@@ -197,14 +203,15 @@ def verdict_text(result: Result) -> tuple[str, str]:
     title, colour = _("Not assessed. Verify visually before use."), ""
     reasons: tuple[str, ...] = ()
     try:
-        quality = result.quality
-        if quality is not None:
-            level, reasons = quality.verdict.level, quality.verdict.reasons
-            title, colour = titles[level], _COLOURS[level]
-            reasons = (*reasons, *result.warnings)
+        verdict = result.verdict
+        if verdict is not None:
+            title, colour = titles[verdict.level], _COLOURS[verdict.level]
+            reasons = (*verdict.reasons, *result.warnings)
     except InputError as error:  # a scene of another version of MMReg
         reasons = (str(error),)
     lines = [title, *(f"• {reason}" for reason in reasons)]
+    if result.is_preliminary:
+        lines.append(_("The quality is still being measured."))
     if result.accepted:
         lines.append(_("Accepted."))
     return "\n".join(lines), colour

@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,15 +35,15 @@ class Worker:
     Parameters
     ----------
     arguments : sequence of str
-        What follows ``python``, such as ``-m MMRegCore register … --json-progress``.
+        What follows ``python``, such as ``-m MMRegCore simulate … --json-progress``.
     python : str, optional
         The interpreter; Slicer's own when None.
 
     Notes
     -----
     Two threads only read the pipes, so that the process never waits for the application. Everything else happens in
-    the thread that calls. When the application ends, the process ends too: either it is stopped, or it finds its pipe
-    closed at its next progress line.
+    the thread that calls. When the application ends, the process ends too: either it is stopped, or it finds its pipes
+    closed, at its next progress line or while it waits for a command.
     """
 
     def __init__(self, arguments: Sequence[str], *, python: str | None = None) -> None:
@@ -50,7 +51,7 @@ class Worker:
         interpreter = python or slicer_python()
         self._process = subprocess.Popen(
             [interpreter, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -73,15 +74,26 @@ class Worker:
         """The number of the process."""
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended, nor been stopped."""
+        return self._process.poll() is None
+
+    def send(self, arguments: Sequence[str]) -> None:
+        """Have a process of ``mmreg serve`` run a command; that it has ended, `poll` will tell."""
+        with suppress(OSError):
+            print(json.dumps({"arguments": list(arguments)}), file=self._process.stdin, flush=True)
+
     def poll(self, handlers: Handlers) -> bool:
-        """Pass all events since the last call to their handlers; never waits.
+        """Pass all events since the last call to their handlers, up to an 'exit'; never waits.
 
         Parameters
         ----------
         handlers : mapping of str to callable
             By the name of the event: what the process writes ('progress', 'done' or 'error' of
-            ``mmreg --json-progress``), 'log' with a ``line`` of its log, and, last and once, 'exit' with the ``code``;
-            not called any more after `stop`. Events without a handler are dropped.
+            ``mmreg --json-progress``), 'log' with a ``line`` of its log, and last 'exit' with the ``code`` of a command
+            of ``mmreg serve`` or, once, of the process; not called any more after `stop`. Events without a handler are
+            dropped.
 
         Returns
         -------
@@ -91,7 +103,10 @@ class Worker:
         # Before the queue is emptied: then everything that the threads read is in it.
         has_ended = self._process.poll() is not None and not any(thread.is_alive() for thread in self._threads)
         while self._finish.alive and not self._events.empty():
-            _dispatch(self._events.get(), handlers)
+            event = self._events.get()
+            _dispatch(event, handlers)
+            if event["event"] == "exit":
+                return self._finish.alive
         if self._finish.alive and has_ended:
             self.stop()
             _dispatch({"event": "exit", "code": self._process.returncode}, handlers)
@@ -156,6 +171,9 @@ def _log_event(line: str) -> Event:
 def _stop(process: subprocess.Popen[str], threads: Sequence[threading.Thread]) -> None:
     if process.poll() is None:
         _kill_tree(process)
+    if process.stdin is not None:
+        with suppress(OSError):  # when it did not read all of it
+            process.stdin.close()
     process.wait(_STOP_S)
     for thread in threads:
         thread.join(_STOP_S)

@@ -49,7 +49,8 @@ def remove_with_folder(nodes: Sequence[Node]) -> None:
         if hierarchy and hierarchy.GetItemByDataNode(node):
             hierarchy.RemoveItem(hierarchy.GetItemByDataNode(node), False, False)
         mrml_bridge.remove_node(node)
-    if folder and not hierarchy.GetItemDataNode(folder) and not hierarchy.GetNumberOfItemChildren(folder):
+    is_scene = not folder or folder == hierarchy.GetSceneItemID()
+    if not is_scene and not hierarchy.GetItemDataNode(folder) and not hierarchy.GetNumberOfItemChildren(folder):
         hierarchy.RemoveItem(folder)
 
 

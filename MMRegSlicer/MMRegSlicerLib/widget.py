@@ -48,6 +48,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._probe: DeviceProbe | None = None
         self._has_probed = False
         self._is_running = False
+        self._replaced: Node | None = None
         self.form = Form(ui, self._on_form_changed)
         self.result_view = ResultView(ui, self._show_result, self._on_result_discarded)
         self._timer = qt.QTimer()
@@ -66,6 +67,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
 
     def enter(self) -> None:
         """Update from the scene and enable the shortcuts, when the user switches to the module."""
+        self.logic.warmUp()
         self.result_view.enable_shortcuts(True)
         self._update_from_scene()
 
@@ -75,7 +77,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Stop all processes, timers and observers, when the module is reloaded or the application quits."""
-        self.logic.cancelAll()
+        self.logic.close()
         self._timer.stop()
         if self._probe is not None:
             self._probe.stop()
@@ -143,10 +145,13 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
 
     def _on_register_clicked(self) -> None:
         try:
-            dependencies.ensure_installed(
+            if dependencies.ensure_installed(
                 lambda question: bool(slicer.util.confirmOkCancelDisplay(question, _("MMReg")))
+            ):
+                self.logic.close()  # a process that started without the packages
+            callbacks = Callbacks(
+                self._on_progress, self._on_log, self._on_transform, self._on_finished, self._on_failed
             )
-            callbacks = Callbacks(self._on_progress, self._on_log, self._on_finished, self._on_failed)
             self.logic.startRequest(self.form.request, callbacks)
         except MMRegError as error:
             self.ui.statusLabel.setText(str(error))
@@ -172,16 +177,28 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
     def _on_log(self, line: str) -> None:
         self.ui.logView.appendPlainText(line)
 
+    def _on_transform(self, result: Result) -> None:
+        self._replaced = None if self._parameters is None else self._parameters.result_transform
+        self._show_result(result)
+
     def _on_finished(self, result: Result) -> None:
         self._set_running(False)
+        self._replaced = None
         self._show_result(result)
         self.ui.statusLabel.setText(_("Finished. Check the result before accepting."))
 
     def _on_failed(self, error: MMRegError) -> None:
         self._set_running(False)
+        self._show_replaced()
         self.ui.statusLabel.setText(str(error))
         # The status is replaced when the parameter set changes; the log keeps the error.
         self._on_log(str(error))
+
+    def _show_replaced(self) -> None:
+        """Show the result that a preliminary one had replaced."""
+        node, self._replaced = self._replaced, None
+        if node is not None and node.GetScene() is not None:
+            self._show_result(Result(node))
 
     def _set_running(self, running: bool) -> None:
         ui, self._is_running = self.ui, running

@@ -47,12 +47,12 @@ def test_versions_are_those_that_the_core_needs():
 
 def test_asks_once_and_names_everything_with_its_size(slicer_python):
     asked = []
-    ensure_installed(lambda text: asked.append(text) or True)
+    assert ensure_installed(lambda text: asked.append(text) or True)
     assert len(asked) == 1
     for package in dependencies.packages():
         assert f"{package.requirement} ({package.size}): {package.purpose}" in asked[0]
     assert slicer_python.installed == ["torch", "safetensors", "jinja2", "matplotlib"]
-    ensure_installed(lambda text: pytest.fail("nothing is missing any more"))
+    assert not ensure_installed(lambda text: pytest.fail("nothing is missing any more"))
 
 
 def test_older_slicers_use_their_older_way(slicer_python, monkeypatch):

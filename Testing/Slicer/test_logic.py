@@ -127,6 +127,8 @@ def test_callbacks_come_in_the_thread_that_polls(case, logic):
     assert len(fractions) > 5
     assert fractions == sorted(fractions)
     assert all(each.stage for each in events[:-1])
+    assert is_alive(run.process_id), "it waits for the next registration"
+    logic.close()
     assert not is_alive(run.process_id)
 
 

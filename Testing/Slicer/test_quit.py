@@ -28,28 +28,31 @@ def texture(points, inverted=False):
     return 100 * (-values if inverted else values)
 
 scene = new_scene(Path(sys.argv[1]))
+idle = MMRegSlicerLogic()
+idle.warmUp()
 logic = MMRegSlicerLogic()
 seen = []
 registration = logic.start(*small_case(scene, texture, np.array([3.0, 0, 0])), device="cpu", on_progress=seen.append)
 while not seen:
     logic.poll()
     time.sleep(0.02)
-print(registration.process_id, registration.folder, flush=True)
+print(registration.process_id, registration.folder, idle._warm._idle.process_id, flush=True)
 sys.stdin.readline()
 """
 
 
 @pytest.fixture
 def application(tmp_path):
-    """The application, the number of its worker, the worker's folder."""
+    """The application, the numbers of its processes (one that computes, one that waits), the folder of the first."""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "MMRegSlicer", ROOT / "Testing" / "Slicer")))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", APPLICATION, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
     with subprocess.Popen(command, env=environment, **pipes) as process:
-        number, folder = process.stdout.readline().split()
-        assert is_alive(int(number))
-        yield process, int(number), Path(folder)
+        number, folder, waiting = process.stdout.readline().split()
+        numbers = int(number), int(waiting)
+        assert all(map(is_alive, numbers))
+        yield process, numbers, Path(folder)
 
 
 def is_alive(number: int) -> bool:
@@ -59,26 +62,26 @@ def is_alive(number: int) -> bool:
 
 
 def test_quitting_leaves_neither_process_nor_folder(application):
-    process, number, folder = application
+    process, numbers, folder = application
     process.stdin.write("\n")
     process.stdin.flush()
     assert process.wait(30) == 0
-    assert not is_alive(number)
+    assert not any(map(is_alive, numbers))
     assert not folder.exists()
 
 
-def test_after_a_crash_the_process_ends_by_itself(application):
-    process, number, _folder = application
+def test_after_a_crash_the_processes_end_by_themselves(application):
+    process, numbers, _folder = application
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     deadline = time.monotonic() + 30
-    while is_alive(number):
+    while any(map(is_alive, numbers)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
 def test_after_a_crash_the_next_start_removes_what_was_left(application, monkeypatch):
-    process, number, folder = application
+    process, numbers, folder = application
     assert (folder / "fixed.nrrd").is_file()
     temporary = folder.parent
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -90,7 +93,7 @@ def test_after_a_crash_the_next_start_removes_what_was_left(application, monkeyp
 
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    while is_alive(number):
+    while any(map(is_alive, numbers)):
         time.sleep(0.1)
     make_old(folder)
     Workspace().close()

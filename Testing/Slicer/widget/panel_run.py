@@ -22,7 +22,7 @@ def test_registers_without_blocking_the_application(opened, case):
         ticks[0] += 1
         texts.add(ui.statusLabel.text())
         values.append(ui.progressBar.value())
-        return ui.resultSection.isVisible()
+        return ui.registerButton.isVisible()
 
     opened.register()
     assert (ui.cancelButton.isVisible(), ui.registerButton.isVisible()) == (True, False)
@@ -42,7 +42,7 @@ def test_the_default_preset_with_model_selection_ends_in_a_verdict(opened, case)
     """Nothing is made by hand here: the process decides, and the panel shows what it decided."""
     assert (opened.panel.form.request.preset, opened.panel.form.request.changes) == (DEFAULT_PRESET, QUICK)
     opened.register()
-    opened.wait(opened.ui.resultSection.isVisible)
+    opened.wait(opened.ui.registerButton.isVisible)
     result = Result(opened.panel._parameters.result_transform)
     selection, verdict = result.quality.model_selection, result.quality.verdict
     assert [candidate.name for candidate in selection.candidates] == ["initial", "rigid", "deformed"]
@@ -152,3 +152,45 @@ def test_installing_torch_is_confirmed_and_a_refusal_explained(opened, case, mon
     assert case.unchanged()
     opened.assert_nothing_left()
     assert opened.ui.registerButton.isEnabled()
+
+
+def test_the_verdict_is_shown_while_the_quality_is_still_being_measured(opened, case):
+    ui = opened.ui
+    opened.register()
+    opened.wait(ui.resultSection.isVisible)
+    transform = case.mr.GetParentTransformNode()
+    assert ui.verdictLabel.text().splitlines()[-1] == "The quality is still being measured."
+    assert len(ui.verdictLabel.text().splitlines()) > 2
+    assert (ui.cancelButton.isVisible(), ui.resultSection.isEnabled()) == (True, False)
+    opened.panel.enter()
+    assert "still being measured" in ui.verdictLabel.text()
+    opened.wait(ui.registerButton.isVisible)
+    assert "still being measured" not in ui.verdictLabel.text()
+    assert case.mr.GetParentTransformNode() is transform
+    assert ui.resultSection.isEnabled()
+    assert ui.comparisonSelector.count() > 3
+
+
+def test_a_cancel_after_the_transform_shows_the_result_from_before(opened, case):
+    ui = opened.ui
+    opened.register()
+    opened.wait(ui.registerButton.isVisible)
+    first, text = opened.panel._parameters.result_transform, ui.verdictLabel.text()
+    before = node_ids(slicer.mrmlScene), snapshot(case.mr)
+    opened.register()
+    opened.wait(lambda: opened.panel._parameters.result_transform is not first)
+    assert "still being measured" in ui.verdictLabel.text()
+    ui.cancelButton.click()
+    assert opened.panel._parameters.result_transform is first
+    assert (ui.verdictLabel.text(), ui.resultSection.isVisible()) == (text, True)
+    assert (node_ids(slicer.mrmlScene), snapshot(case.mr)) == before
+    opened.assert_nothing_left()
+
+
+def test_the_process_that_waits_is_replaced_after_an_installation(opened, case, monkeypatch):
+    waiting = opened.panel.logic._warm._idle
+    assert waiting.is_alive
+    monkeypatch.setattr(dependencies, "ensure_installed", lambda _confirm: True)
+    run = opened.register()
+    assert run.process_id != waiting.process_id
+    assert not waiting.is_alive
