@@ -150,15 +150,15 @@ def test_a_signal_ends_it_quietly_while_it_is_idle(server, number):
 def test_a_command_within_a_command_says_a_warning_once(monkeypatch, capsys):
     calls = []
 
-    def warn_within(rows: dict[str, str]) -> str:
-        calls.append(rows)
+    def warn_within() -> tuple[str, ...]:
+        calls.append(1)
         if len(calls) == 1:
             assert main(["presets"]) == 0
         else:
             logging.getLogger("MMRegCore.config").warning("careful")
-        return ""
+        return ()
 
-    monkeypatch.setattr("MMRegCore.cli.verbs._columns", warn_within)
+    monkeypatch.setattr("MMRegCore.config.preset_names", warn_within)
     assert main(["presets"]) == 0
     assert capsys.readouterr().err == "mmreg: warning: careful\n"
     assert len(calls) == 2
