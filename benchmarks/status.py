@@ -56,7 +56,7 @@ def why_stale(name: str, commit: str) -> str | None:
     if not paths:
         return None
     listed = subprocess.run(
-        ["git", "log", "--format=%h", f"{clean}..HEAD", "--", *paths],
+        ["git", "log", "--format=%h", f"{clean or 'unknown'}..HEAD", "--", *paths],
         cwd=record.ROOT,
         capture_output=True,
         text=True,
