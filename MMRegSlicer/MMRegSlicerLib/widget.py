@@ -28,6 +28,7 @@ from MMRegSlicerLib.result_view import ResultView
 from MMRegSlicerLib.translation import tr as _
 
 _POLL_MS = 50
+_BEFORE_SELECTORS = 1000.0
 
 
 class Panel(VTKObservationMixin):  # type: ignore[misc]
@@ -54,6 +55,10 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._timer = qt.QTimer()
         self._timer.setInterval(_POLL_MS)
         self._timer.connect("timeout()", self._poll)
+        # Single: while a node is being removed, it is still in the scene.
+        self._update_timer = qt.QTimer()
+        self._update_timer.setSingleShot(True)
+        self._update_timer.connect("timeout()", self._update_from_scene)
         ui.parameterSelector.baseName = MODULE
         ui.parameterSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", MODULE)
         ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_parameter_set_selected)
@@ -63,6 +68,10 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, lambda _caller, _event: self._update_from_scene())
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_import)
+        # Before the node selectors, which would select a neighbour of the removed node.
+        self.addObserver(
+            scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed, priority=_BEFORE_SELECTORS
+        )
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
 
     def enter(self) -> None:
@@ -79,6 +88,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         """Stop all processes, timers and observers, when the module is reloaded or the application quits."""
         self.logic.close()
         self._timer.stop()
+        self._update_timer.stop()
         if self._probe is not None:
             self._probe.stop()
             self._probe = None
@@ -95,14 +105,12 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._update_from_scene()
 
     def _on_parameter_set_selected(self, node: Node) -> None:
-        """Show the selected parameter set; None while the scene is being closed or loaded."""
-        scene = slicer.mrmlScene
+        """Show the selected parameter set; None while the scene is being closed or loaded, or the last one removed."""
         current = None if self._parameters is None else self._parameters.node
-        if current is None or node is current or scene.IsBatchProcessing():
+        if current is None or node is None or node is current or slicer.mrmlScene.IsBatchProcessing():
             return
-        if node is not None:
-            set_current_parameter_node(node)
-        self._set_parameter_node(node if node is not None else current_parameter_node(scene))
+        set_current_parameter_node(node)
+        self._set_parameter_node(node)
 
     def _set_parameter_node(self, node: Node) -> None:
         if self._parameters is None or self._parameters.node is not node:
@@ -222,6 +230,26 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.logic.cancelAll(_("Registration cancelled: the scene was closed."))
         self._release_parameter_node()
         self.result_view.clear()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)  # type: ignore[untyped-decorator]
+    def _on_node_about_to_be_removed(self, _caller: object, _event: str, node: Node) -> None:
+        """Deselect a node that the user deletes, and say so."""
+        if self._parameters is None:
+            return
+        if node is self._parameters.node:
+            self._release_parameter_node()
+            self._update_timer.start()
+            return
+        request = self._parameters.request
+        remaining = request.without(node)
+        if remaining != request:
+            self._parameters.request = remaining
+            self._show_deselected(node)
+
+    def _show_deselected(self, node: Node) -> None:
+        if not self._is_running:
+            text = _("{name} was deleted and is no longer selected.").format(name=node.GetName())
+            self.ui.statusLabel.setText(f"{text} {self.form.request.validation_error()}".strip())
 
     def _on_node_removed(self, _caller: object, _event: str) -> None:
         if self._parameters is not None and self._parameters.result_transform is None:

@@ -20,7 +20,7 @@ class Api:
 
 QT = {
     "QObject": Api("QObject", "", ("objectName",), ("blockSignals", "deleteLater", "children")),
-    "QTimer": Api("QTimer", "QObject", (), ("setInterval", "start", "stop"), ("timeout()",)),
+    "QTimer": Api("QTimer", "QObject", (), ("setInterval", "setSingleShot", "start", "stop"), ("timeout()",)),
     "QWidget": Api(
         "QWidget",
         "QObject",
