@@ -82,6 +82,7 @@ class ResultView:
         self._ui.verdictLabel.setStyleSheet(f"background: {colour}; color: black; padding: 6px" if colour else "")
         self._ui.afterCheckBox.blockSignals(True)
         self._ui.afterCheckBox.setChecked(result.is_shown_after)
+        self._ui.afterCheckBox.setEnabled(result.can_be_shown_before)
         self._ui.afterCheckBox.blockSignals(False)
         self._ui.reportButton.setEnabled(bool(result.report))
         self._ui.acceptButton.setEnabled(not result.accepted)
@@ -132,7 +133,7 @@ class ResultView:
             selector.setCurrentIndex((int(selector.currentIndex) + step) % count)
 
     def _toggle_after(self) -> None:
-        if self._result is not None:
+        if self._result is not None and self._result.can_be_shown_before:
             self._ui.afterCheckBox.setChecked(not self._result.is_shown_after)
 
     def _on_after_toggled(self, after: bool) -> None:

@@ -407,3 +407,33 @@ def test_accept_hardens_only_when_asked_and_after_a_question(opened, shown, case
     assert plan.GetTransformNodeID() is None
     np.testing.assert_allclose(slicer.util.arrayFromMarkupsControlPoints(plan), [[5.0, 0, 0]])
     assert ui.undoButton.isHidden()
+
+
+def test_before_and_after_do_not_move_a_hardened_mr_again(opened, shown, case, two):
+    """Nor does another result of the same MR, which was computed at its old position."""
+    ui, volume = opened.ui, case.mr
+    ui.previousButton.click()
+    ui.hardenCheckBox.click()
+    ui.acceptButton.click()
+
+    def place():
+        return volume.GetTransformNodeID(), volume.GetOrigin()
+
+    hardened = place()
+    assert hardened[0] is None
+    assert (ui.afterCheckBox.isChecked(), ui.afterCheckBox.isEnabled()) == (True, False)
+    for act in (
+        opened.panel.result_view._toggle_after,
+        lambda: ui.afterCheckBox.toggled.emit(False),
+        lambda: ui.afterCheckBox.toggled.emit(True),
+        ui.nextButton.click,
+        ui.previousButton.click,
+    ):
+        act()
+        assert place() == hardened
+    ui.applySelector.setCurrentNode(volume)
+    assert not ui.applyButton.isEnabled()
+    ui.discardButton.click()
+    ui.undoButton.click()
+    assert place() == hardened
+    assert not ui.afterCheckBox.isEnabled()
