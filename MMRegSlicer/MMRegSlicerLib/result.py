@@ -304,8 +304,7 @@ def _add_outputs(folder: Path, result: Result) -> None:
         result.transform.AddNodeReferenceID(_OUTPUT, node.GetID())
         return node
 
-    for path in sorted(folder.glob("warped_*.nii.gz")):
-        title = path.name.removeprefix("warped_").removesuffix(".nii.gz")
+    for title, path in _warped_files(folder, result.moving):
         add(mrml_bridge.read_volume(path, scene, f"{name}: {title} {_('registered')}"), "warped")
     for file, kind, title in (
         ("report.html", "report", _("report (HTML)")),
@@ -318,6 +317,13 @@ def _add_outputs(folder: Path, result: Result) -> None:
     for summary in quality.maps if quality is not None else ():
         node = mrml_bridge.read_volume(folder / summary.file, scene, f"{name}: {summary.title}")
         set_map_style(add(node, "map"), summary)
+
+
+def _warped_files(folder: Path, moving: tuple[Node, ...]) -> list[tuple[str, Path]]:
+    """Titles and files of the registered MR, in the order of the MR volumes: the first is the one that is compared."""
+    files = {path.name.removeprefix("warped_").removesuffix(".nii.gz"): path for path in folder.glob("warped_*.nii.gz")}
+    order = [mrml_bridge.file_name(node.GetName()) for node in moving]
+    return sorted(files.items(), key=lambda item: (order.index(item[0]) if item[0] in order else len(order), item[0]))
 
 
 def referenced_nodes(node: Node, role: str) -> tuple[Node, ...]:

@@ -52,13 +52,13 @@ class ResultView:
         ui.acceptButton.connect("clicked()", self._on_accept_clicked)
         ui.discardButton.connect("clicked()", self._on_discard_clicked)
         ui.undoButton.connect("clicked()", self._on_undo_clicked)
-        # The arrow keys alone belong to Slicer, which steps through slices with them.
+        # Keys that Slicer does not use itself: B and the arrows step through slices, Ctrl and arrows through modules.
         self._shortcuts = [
             _shortcut(ui, keys, action)
             for keys, action in (
-                ("b", self._toggle_after),
-                ("Ctrl+Left", lambda: self._select_next(-1)),
-                ("Ctrl+Right", lambda: self._select_next(1)),
+                ("Ctrl+B", self._toggle_after),
+                ("Ctrl+PgUp", lambda: self._select_next(-1)),
+                ("Ctrl+PgDown", lambda: self._select_next(1)),
             )
         ]
 
@@ -92,16 +92,17 @@ class ResultView:
         self._undo_stack.clear()
         self.show(None)
 
-    def enable_shortcuts(self, enabled: bool) -> None:
-        """Enable or disable the keyboard shortcuts."""
+    def set_active(self, active: bool) -> None:
+        """Say whether the module is shown: keys and slice views belong to another one otherwise."""
         for shortcut in self._shortcuts:
-            shortcut.setEnabled(enabled)
+            shortcut.setEnabled(active)
+        self._qa.set_active(active)
 
     def cleanup(self) -> None:
         """Remove the shortcuts and all temporary nodes."""
         self._qa.stop()
         self._result = None
-        self.enable_shortcuts(False)
+        self.set_active(False)
         for shortcut in self._shortcuts:
             shortcut.deleteLater()
 

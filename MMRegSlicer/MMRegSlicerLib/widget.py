@@ -77,12 +77,12 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
     def enter(self) -> None:
         """Update from the scene and enable the shortcuts, when the user switches to the module."""
         self.logic.warmUp()
-        self.result_view.enable_shortcuts(True)
         self._update_from_scene()
+        self.result_view.set_active(True)
 
     def exit(self) -> None:
-        """Disable the shortcuts, when the user switches to another module. A registration goes on."""
-        self.result_view.enable_shortcuts(False)
+        """Leave keys and slice views to another module, when the user switches to it. A registration goes on."""
+        self.result_view.set_active(False)
 
     def cleanup(self) -> None:
         """Stop all processes, timers and observers, when the module is reloaded or the application quits."""
@@ -94,6 +94,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._probe = None
         self._release_parameter_node()
         self.removeObservers()
+        self.form.close()
         self.result_view.cleanup()
 
     def _update_from_scene(self) -> None:

@@ -95,4 +95,4 @@ UTIL = (
     "startupEnvironment",
 )
 # Of qSlicerApplication (Base/QTGUI/qSlicerApplication.h) and its base QCoreApplication; `connect` is PythonQt's own.
-APPLICATION = ("connect", "processEvents")
+APPLICATION = ("applicationLogic", "connect", "processEvents")

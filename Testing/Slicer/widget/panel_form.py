@@ -84,6 +84,20 @@ def test_masks_are_label_maps_or_segments(opened, volumes):
     assert opened.panel._parameters.request.fixed_mask is None
 
 
+def test_segments_that_are_added_renamed_and_removed_are_followed(opened, volumes):
+    node, first = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
+    segmentation = node.GetSegmentation()
+    opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),), fixed_mask=Mask(node, first))
+    segments = combo_boxes(opened.ui.fixedMaskFrame)[1]
+    second = segmentation.AddEmptySegment("", "tumour")
+    segmentation.GetSegment(second).SetName("tumour bed")
+    assert [segments.itemText(index) for index in range(segments.count())][1:] == ["tumour bed"]
+    assert opened.panel.form.request.fixed_mask == Mask(node, first)
+    segmentation.RemoveSegment(first)
+    assert opened.panel._parameters.request.fixed_mask == Mask(node, "")
+    assert opened.ui.statusLabel.text() == "Select the segment of Seg that is the mask."
+
+
 def test_a_parameter_set_of_the_scene_is_shown(opened, volumes):
     segmentation, segment = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
     request = Request(
