@@ -109,7 +109,12 @@ def read_transform(path: Path, scene: Node, name: str) -> Node:
         loaded.GetMatrixTransformFromParent(matrix)
         node.SetMatrixTransformFromParent(matrix)
     else:
-        node.SetAndObserveTransformFromParent(loaded.GetTransformFromParent())
+        transform = loaded.GetTransformFromParent()
+        # Up to date before anybody observes it: a transform that tells of its update within the update, to slice views
+        # that then ask for it, waits for itself for ever.
+        transform.Update()
+        transform.GetInverse().Update()
+        node.SetAndObserveTransformFromParent(transform)
     return node
 
 
