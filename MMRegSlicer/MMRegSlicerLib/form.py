@@ -89,8 +89,9 @@ class Form:
 
     def close(self) -> None:
         """Stop following the scene, when the module is reloaded."""
-        for each in (self._fixed_mask, *self._rows):
-            each.close()
+        self._fixed_mask.close()
+        for row in self._rows:
+            row.close()
 
     def _connect(self) -> None:
         ui = self._ui
