@@ -116,7 +116,7 @@ class QaView:
             show_deformation(self._result, str(self._ui.deformationSelector.itemData(index) or ""))
 
     def _on_mode_selected(self) -> None:
-        if self._overlay is None:
+        if self._overlay is None or self._drop_deleted_maps():
             return
         mode = self._mode()
         sentence = "" if mode.map is None else str(mode.map.GetAttribute(SENTENCE))
@@ -133,8 +133,15 @@ class QaView:
     def _mode(self) -> _Mode:
         return self._modes[max(0, int(self._ui.comparisonSelector.currentIndex))]
 
+    def _drop_deleted_maps(self) -> bool:
+        """Start again without the maps that were deleted by hand; False when there are none."""
+        if all(mode.map is None or mode.map.GetScene() is not None for mode in self._modes):
+            return False
+        self.show(self._result)
+        return True
+
     def _update_views(self) -> None:
-        if self._overlay is None:
+        if self._overlay is None or self._drop_deleted_maps():
             return
         mode, fraction = self._mode(), self._ui.comparisonSlider.value / 100
         if mode.key == "flicker":

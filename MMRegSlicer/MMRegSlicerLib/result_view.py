@@ -105,6 +105,7 @@ class ResultView:
         self.set_active(False)
         for shortcut in self._shortcuts:
             shortcut.deleteLater()
+        self._shortcuts = []
 
     def _is_other(self, result: Result | None) -> bool:
         return result is None or self._result is None or result.transform is not self._result.transform
@@ -147,6 +148,7 @@ class ResultView:
         name = "".join(letter if letter.isalnum() else "_" for letter in self._result.transform.GetName())
         path = qt.QFileDialog.getSaveFileName(self._ui.resultSection, _("Save report"), f"{name}.html", "HTML (*.html)")
         if path:
+            path = path if Path(path).suffix else f"{path}.html"
             Path(path).write_text(self._result.report, encoding="utf-8")
 
     def _on_accept_clicked(self) -> None:

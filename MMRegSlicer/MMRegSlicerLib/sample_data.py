@@ -95,6 +95,9 @@ def load_sample() -> SampleCase | None:
 
         try:
             return simulate_case(mr, on_progress)
+        except MMRegError:  # also after Cancel
+            mrml_bridge.remove_node(mr)
+            raise
         finally:
             dialog.close()
     except Cancelled:

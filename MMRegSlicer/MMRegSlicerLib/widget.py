@@ -49,6 +49,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._probe: DeviceProbe | None = None
         self._has_probed = False
         self._is_running = False
+        self._stage = ""
         self._replaced: Node | None = None
         self.form = Form(ui, self._on_form_changed)
         self.result_view = ResultView(ui, self._show_result, self._on_result_discarded)
@@ -60,6 +61,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._update_timer.setSingleShot(True)
         self._update_timer.connect("timeout()", self._update_from_scene)
         ui.parameterSelector.baseName = MODULE
+        ui.parameterSelector.setNodeTypeLabel(_("parameter set"), "vtkMRMLScriptedModuleNode")
         ui.parameterSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", MODULE)
         ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_parameter_set_selected)
         ui.registerButton.connect("clicked()", self._on_register_clicked)
@@ -167,6 +169,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._on_log(str(error))
             return
         self.ui.logView.setPlainText("")
+        self._stage = ""
         self._set_running(True)
         self.ui.statusLabel.setText(_("Starting…"))
         self._timer.start()
@@ -180,6 +183,9 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._timer.stop()
 
     def _on_progress(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._on_log(progress.stage)
         self.ui.progressBar.setValue(round(1000 * progress.fraction))
         self.ui.statusLabel.setText(_progress_text(progress))
 
@@ -199,7 +205,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
     def _on_failed(self, error: MMRegError) -> None:
         self._set_running(False)
         self._show_replaced()
-        self.ui.statusLabel.setText(str(error))
+        self._show_status(str(error))
         # The status is replaced when the parameter set changes; the log keeps the error.
         self._on_log(str(error))
 
@@ -245,12 +251,13 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         remaining = request.without(node)
         if remaining != request:
             self._parameters.request = remaining
-            self._show_deselected(node)
+            if not self._is_running:
+                self._show_status(_("{name} was deleted and is no longer selected.").format(name=node.GetName()))
 
-    def _show_deselected(self, node: Node) -> None:
-        if not self._is_running:
-            text = _("{name} was deleted and is no longer selected.").format(name=node.GetName())
-            self.ui.statusLabel.setText(f"{text} {self.form.request.validation_error()}".strip())
+    def _show_status(self, text: str) -> None:
+        """Show a sentence, and after it why *Register* is disabled, if it is."""
+        self._update_register_button()
+        self.ui.statusLabel.setText(f"{text} {self.form.request.validation_error()}".strip())
 
     def _on_node_removed(self, _caller: object, _event: str) -> None:
         if self._parameters is not None and self._parameters.result_transform is None:

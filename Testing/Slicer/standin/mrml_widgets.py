@@ -139,6 +139,9 @@ class _NodeComboBox(QtWidgets.QComboBox):
         if self._scene is not None:
             self._fill()
 
+    def setNodeTypeLabel(self, label: str, kind: str) -> None:  # noqa: N802
+        self.labels = {**getattr(self, "labels", {}), kind: label}
+
     def addNode(self) -> Any:  # noqa: N802 - what the entry of the menu does
         assert self._add_enabled
         name = self._scene.GenerateUniqueName(self._base_name)

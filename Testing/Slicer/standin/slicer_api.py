@@ -80,7 +80,7 @@ MRML = {
             "showHidden",
             "baseName",
         ),
-        ("addAttribute", "currentNode", "setCurrentNode", "setMRMLScene"),
+        ("addAttribute", "currentNode", "setCurrentNode", "setMRMLScene", "setNodeTypeLabel"),
         ("currentNodeChanged(vtkMRMLNode*)",),
     ),
 }

@@ -496,3 +496,23 @@ def test_the_landmark_table_has_room_for_eight_rows(opened, shown):
     table.setRowCount(8)
     QtWidgets.QApplication.processEvents()
     assert table.viewport().height() >= 8 * table.rowHeight(0)
+
+
+def test_a_map_that_was_deleted_by_hand_is_no_longer_offered(opened, shown, case):
+    select(opened.ui, "Expected error (mm)")
+    slicer.mrmlScene.RemoveNode(shown.result.maps[0])
+    opened.ui.comparisonSlider.setValue(20)
+    assert opened.ui.comparisonSelector.findText("Expected error (mm)") == -1
+    assert opened.ui.comparisonSelector.currentText() == "Blend"
+    assert shown.composite.GetForegroundVolumeID() == case.mr.GetID()
+
+
+def test_the_report_is_html_whatever_the_user_typed(opened, shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "report"), ""))
+    opened.ui.reportButton.click()
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == shown.result.report
+
+
+def test_cleanup_twice(opened):
+    opened.module.widget.cleanup()
+    opened.module.widget.cleanup()
