@@ -1,5 +1,6 @@
 """The Slicer module MMRegSlicer: the classes that the application looks for; the rest is in MMRegSlicerLib."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ class MMRegSlicerWidget(ScriptedLoadableModuleWidget):
     def exit(self) -> None:
         """Disable the shortcuts, when the user switches to another module."""
         self.panel.exit()
+
+    def onReload(self) -> None:  # noqa: N802
+        """Import the parts of the module again too, when a developer reloads it."""
+        for name in [each for each in sys.modules if each.partition(".")[0] == "MMRegSlicerLib"]:
+            del sys.modules[name]
+        super().onReload()
 
     def cleanup(self) -> None:
         """Stop all processes, when the module is reloaded or the application quits."""

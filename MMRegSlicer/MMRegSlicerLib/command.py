@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from MMRegSlicerLib.mrml_bridge import write_initial_transform, write_mask, write_volume
+from MMRegSlicerLib.mrml_bridge import file_name, write_initial_transform, write_mask, write_volume
 from MMRegSlicerLib.request import Request
 
 
@@ -44,7 +44,7 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     masks = []
     for index, moving in enumerate(each for each in request.moving if each.node is not None):
         # The name of the file becomes the name of the warped image; two MR may have the same one.
-        path = folder / f"moving{index}" / f"{_file_name(moving.node.GetName())}.nrrd"
+        path = folder / f"moving{index}" / f"{file_name(moving.node.GetName())}.nrrd"
         path.parent.mkdir()
         write_volume(moving.node, path)
         command += ["--moving", str(path)]
@@ -60,8 +60,3 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     if request.changes:
         command += ["--set", *(f"{key}={value}" for key, value in request.changes.items())]
     return command
-
-
-def _file_name(name: str) -> str:
-    """A name without the characters that some file systems do not accept."""
-    return "".join(letter if letter.isalnum() else "_" for letter in name)[:60] or "volume"

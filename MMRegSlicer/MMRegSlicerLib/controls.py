@@ -7,12 +7,18 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.util import VTKObservationMixin
 
 from MMRegCore.config import SettingInfo, as_text
 from MMRegSlicerLib.request import Mask, Moving
 from MMRegSlicerLib.translation import tr as _
 
 Callback = Callable[[], None]
+_SEGMENT_EVENTS = (
+    slicer.vtkSegmentation.SegmentAdded,
+    slicer.vtkSegmentation.SegmentRemoved,
+    slicer.vtkSegmentation.SegmentModified,
+)
 
 
 def node_selector(types: Sequence[str], none: str, tool_tip: str, on_changed: Callback) -> Any:  # noqa: ANN401
@@ -31,10 +37,11 @@ def node_selector(types: Sequence[str], none: str, tool_tip: str, on_changed: Ca
     return selector
 
 
-class MaskSelector:
+class MaskSelector(VTKObservationMixin):  # type: ignore[misc]
     """Selects a label map volume, a segment of a segmentation, or none."""
 
     def __init__(self, tool_tip: str, on_changed: Callback) -> None:
+        super().__init__()
         self._on_changed = on_changed
         self.widget = qt.QWidget()
         layout = qt.QHBoxLayout(self.widget)
@@ -61,6 +68,10 @@ class MaskSelector:
         if mask is not None:
             self._segments.setCurrentIndex(self._segments.findData(mask.segment_id))
 
+    def close(self) -> None:
+        """Stop following the segments, before the widget is deleted."""
+        self.removeObservers()
+
     def _segment_id(self) -> str:
         return str(self._segments.itemData(self._segments.currentIndex) or "")
 
@@ -68,9 +79,22 @@ class MaskSelector:
         self._update_segments()
         self._on_changed()
 
+    def _on_segments_changed(self, _caller: object, _event: str) -> None:
+        """List added and renamed segments; a removed one is deselected."""
+        selected = self._segment_id()
+        self._update_segments()
+        self._segments.blockSignals(True)
+        self._segments.setCurrentIndex(self._segments.findData(selected))
+        self._segments.blockSignals(False)
+        if self._segment_id() != selected:
+            self._on_changed()
+
     def _update_segments(self) -> None:
         node = self._nodes.currentNode()
         segmentation: Any = node.GetSegmentation() if node is not None and Mask(node).is_segment else None
+        self.removeObservers()
+        for event in _SEGMENT_EVENTS if segmentation else ():
+            self.addObserver(segmentation, event, self._on_segments_changed)
         self._segments.blockSignals(True)
         self._segments.clear()
         for index in range(segmentation.GetNumberOfSegments() if segmentation else 0):
@@ -111,6 +135,10 @@ class MovingRow:
     def moving(self, moving: Moving) -> None:
         self._node.setCurrentNode(moving.node)
         self._mask.mask = moving.mask
+
+    def close(self) -> None:
+        """Stop following the scene, before the widget is deleted."""
+        self._mask.close()
 
     def set_removable(self, removable: bool) -> None:
         """Show or hide the button that removes the row."""

@@ -87,6 +87,12 @@ class Form:
         for section in (self._ui.inputsSection, self._ui.settingsSection, self._ui.advancedSection):
             section.setEnabled(enabled)
 
+    def close(self) -> None:
+        """Stop following the scene, when the module is reloaded."""
+        self._fixed_mask.close()
+        for row in self._rows:
+            row.close()
+
     def _connect(self) -> None:
         ui = self._ui
         ui.fixedSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_edited())
@@ -113,7 +119,7 @@ class Form:
 
     def _on_row_removed(self, row: MovingRow) -> None:
         self._rows.remove(row)
-        _delete(row.widget)
+        _delete(row)
         self._set_row_count(len(self._rows))
         self._on_edited()
 
@@ -123,7 +129,7 @@ class Form:
             self._moving_layout.addWidget(row.widget)
             self._rows.append(row)
         while len(self._rows) > count:
-            _delete(self._rows.pop().widget)
+            _delete(self._rows.pop())
         for row in self._rows:
             row.set_removable(count > 1)
 
@@ -167,7 +173,8 @@ def _vertical_layout(frame: Any) -> Any:  # noqa: ANN401
     return layout
 
 
-def _delete(widget: Any) -> None:  # noqa: ANN401
+def _delete(row: MovingRow) -> None:
+    row.close()
     # Hidden first: Qt deletes it only when control returns to the event loop.
-    widget.hide()
-    widget.deleteLater()
+    row.widget.hide()
+    row.widget.deleteLater()

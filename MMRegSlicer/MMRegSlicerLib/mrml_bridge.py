@@ -217,3 +217,8 @@ def _read(storage: Node, node: Node, path: Path) -> None:
     storage.SetFileName(str(path))
     if not storage.ReadData(node):
         raise InputError(f"expected a file that Slicer can read; got {path}")
+
+
+def file_name(name: str) -> str:
+    """A name without the characters that some file systems do not accept."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)[:60] or "volume"

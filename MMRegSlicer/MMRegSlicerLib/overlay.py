@@ -82,6 +82,7 @@ class Overlay:
         self._comparison = logic.ResampleVolumeToReferenceVolume(self._result.warped[0], self._result.fixed)
         self._comparison.SetName(_("MMReg comparison"))
         self._comparison.SetHideFromEditors(True)
+        self._comparison.SetSaveWithScene(False)
         self._comparison.SetAndObserveTransformNodeID(self._result.fixed.GetTransformNodeID())
         fixed = slicer.util.arrayFromVolume(self._result.fixed)
         return _rescale(fixed), _rescale(slicer.util.arrayFromVolume(self._comparison))
@@ -91,6 +92,7 @@ class Overlay:
         if self._comparison.GetDisplayNode() is None:
             self._comparison.CreateDefaultDisplayNodes()
         display = self._comparison.GetDisplayNode()
+        display.SetSaveWithScene(False)
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
         display.AutoWindowLevelOff()
         display.SetWindowLevelMinMax(*display_range)
@@ -101,6 +103,21 @@ class Overlay:
             composite.SetBackgroundVolumeID(background.GetID())
             composite.SetForegroundVolumeID(foreground.GetID() if foreground is not None else None)
             composite.SetForegroundOpacity(opacity)
+
+
+def fit_slice_views(application: Node, volume: Node) -> None:
+    """Centre all slice views on a volume, at a size that shows all of it.
+
+    Parameters
+    ----------
+    application : vtkMRMLApplicationLogic
+        Has the views.
+    volume : node
+    """
+    logics = application.GetSliceLogics()
+    for index in range(0 if logics is None else logics.GetNumberOfItems()):
+        logic = logics.GetItemAsObject(index)
+        logic.FitSliceToVolume(volume, *logic.GetSliceNode().GetDimensions()[:2])
 
 
 def _rescale(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -24,10 +24,13 @@ def current_parameter_node(scene: Node) -> Node:
     nodes = parameter_nodes(scene)
     if nodes:
         return next((node for node in nodes if node.GetParameter(_CURRENT)), nodes[0])
-    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", MODULE)
+    # The selector looks at the attribute when the node is added.
+    node = scene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+    node.UnRegister(None)
+    node.SetName(MODULE)
     node.SetAttribute("ModuleName", MODULE)
     node.SetHideFromEditors(True)
-    return node
+    return scene.AddNode(node)
 
 
 def set_current_parameter_node(node: Node) -> None:

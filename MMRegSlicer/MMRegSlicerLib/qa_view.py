@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import qt
+import slicer
 
 from MMRegSlicerLib.deformation import CONTOURS, GLYPHS, GRID, deformation_mode, show_deformation
 from MMRegSlicerLib.map_style import SENTENCE, TITLE
-from MMRegSlicerLib.overlay import Overlay
+from MMRegSlicerLib.overlay import Overlay, fit_slice_views
 from MMRegSlicerLib.request import Node
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
@@ -44,6 +45,9 @@ class QaView:
         self._result: Result | None = None
         self._modes: list[_Mode] = []
         self._is_mr_visible = True
+        self._is_active = False
+        # Of the result that came while another module was shown.
+        self._pending: Result | None = None
         self._timer = qt.QTimer()
         self._timer.connect("timeout()", self._flicker)
         ui.comparisonSelector.connect("currentIndexChanged(int)", lambda _index: self._on_mode_selected())
@@ -58,9 +62,13 @@ class QaView:
         ui.deformationSelector.connect("currentIndexChanged(int)", self._on_deformation_selected)
 
     def show(self, result: Result | None) -> None:
-        """Compare the images of a result; None leaves the slice views unchanged."""
+        """Compare the images of a result, once the module is shown; None leaves the slice views unchanged."""
         self.stop()
+        self._pending = None
         if result is None or result.fixed is None or not result.moving:
+            return
+        if not self._is_active:
+            self._pending = result
             return
         self._overlay = Overlay(result)
         self._modes = _modes(result)
@@ -72,7 +80,18 @@ class QaView:
         selector.blockSignals(False)
         self._result = result
         self._update_deformation(result)
+        fit_slice_views(slicer.app.applicationLogic(), result.fixed)
         self._on_mode_selected()
+
+    def set_active(self, active: bool) -> None:
+        """Say whether the module is shown; otherwise the slice views belong to another module."""
+        self._is_active = active
+        if not active:
+            self._timer.stop()
+        elif self._pending is not None:
+            self.show(None if self._pending.is_deleted else self._pending)
+        elif self._overlay is not None and self._mode().key == "flicker":
+            self._timer.start()
 
     def stop(self) -> None:
         """Stop the flicker, and remove all temporary nodes."""
@@ -97,7 +116,7 @@ class QaView:
             show_deformation(self._result, str(self._ui.deformationSelector.itemData(index) or ""))
 
     def _on_mode_selected(self) -> None:
-        if self._overlay is None:
+        if self._overlay is None or self._drop_deleted_maps():
             return
         mode = self._mode()
         sentence = "" if mode.map is None else str(mode.map.GetAttribute(SENTENCE))
@@ -114,8 +133,15 @@ class QaView:
     def _mode(self) -> _Mode:
         return self._modes[max(0, int(self._ui.comparisonSelector.currentIndex))]
 
+    def _drop_deleted_maps(self) -> bool:
+        """Start again without the maps that were deleted by hand; False when there are none."""
+        if all(mode.map is None or mode.map.GetScene() is not None for mode in self._modes):
+            return False
+        self.show(self._result)
+        return True
+
     def _update_views(self) -> None:
-        if self._overlay is None:
+        if self._overlay is None or self._drop_deleted_maps():
             return
         mode, fraction = self._mode(), self._ui.comparisonSlider.value / 100
         if mode.key == "flicker":

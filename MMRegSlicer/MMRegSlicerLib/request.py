@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from MMRegCore.config import DEFAULT_PRESET, load_preset, with_changes
@@ -77,6 +77,23 @@ class Request:
         """The given name, or one derived from the images."""
         names = ", ".join(str(node.GetName()) for node in self.moving_nodes)
         return self.name or _("{moving} to {fixed}").format(moving=names, fixed=self.fixed.GetName())
+
+    def without(self, node: Node) -> Request:
+        """The same request with nothing selected where ``node`` was."""
+
+        def mask(selected: Mask | None) -> Mask | None:
+            return None if selected is None or selected.node is node else selected
+
+        def volume(selected: Node) -> Node:
+            return None if selected is node else selected
+
+        return replace(
+            self,
+            fixed=volume(self.fixed),
+            moving=tuple(Moving(volume(each.node), mask(each.mask)) for each in self.moving),
+            fixed_mask=mask(self.fixed_mask),
+            initial_transform=volume(self.initial_transform),
+        )
 
     def validation_error(self) -> str:
         """Say in one sentence why the request cannot be run; empty when it is valid."""

@@ -17,7 +17,9 @@ from MMRegSlicerLib.translation import tr as _
 
 # Reference roles and attributes of the transform node.
 _OUTPUT, _MOVING, _FIXED, _ACCEPTED = (f"MMReg.{word}" for word in ("output", "moving", "fixed", "accepted"))
-REFERENCES = (_OUTPUT, _MOVING, _FIXED)
+# The nodes that lie where they are for good: this or another result of the same MR was hardened on them.
+_HARDENED = "MMReg.hardened"
+REFERENCES = (_OUTPUT, _MOVING, _FIXED, _HARDENED)
 # Attribute of the transform node: part of the name of its references on other nodes. Identifiers of nodes change when a
 # scene is added to another one, this does not.
 _KEY = "MMReg.key"
@@ -128,15 +130,16 @@ class Result:
 
     def can_transform(self, node: Node) -> bool:
         """Whether the transform can be applied to a node: not to the ultrasound, nor to outputs of the registration."""
-        excluded = (self.transform, self.fixed, *self.output_nodes)
+        excluded = (self.transform, self.fixed, *self.output_nodes, *self.hardened_nodes)
         return node is not None and node.IsA("vtkMRMLTransformableNode") and node not in excluded
 
     def apply_transform(self, node: Node) -> None:
         """Make the transform the parent of a node in the MR's space (segmentation, model, markups, fibre bundle).
 
-        The transform includes the initial transform, so it replaces the node's original parent.
+        The transform includes the initial transform, so it replaces the node's original parent. A hardened node is left
+        as it is: it would be moved a second time.
         """
-        if node.GetTransformNodeID() == self.transform.GetID():
+        if node.GetTransformNodeID() == self.transform.GetID() or node in self.hardened_nodes:
             return
         node.SetNodeReferenceID(self._parent_role, node.GetTransformNodeID())
         node.SetAndObserveTransformNodeID(self.transform.GetID())
@@ -158,7 +161,17 @@ class Result:
     @property
     def is_shown_after(self) -> bool:
         """Whether the MR is at its position after the registration."""
-        return any(node in self.transformed_nodes for node in self.moving)
+        return any(node in (*self.transformed_nodes, *self.hardened_nodes) for node in self.moving)
+
+    @property
+    def can_be_shown_before(self) -> bool:
+        """Whether the MR can still go back to its position before the registration."""
+        return not any(node in self.hardened_nodes for node in self.moving)
+
+    @property
+    def hardened_nodes(self) -> tuple[Node, ...]:
+        """All nodes on which this result, or another one that would move them too, was hardened."""
+        return referenced_nodes(self.transform, _HARDENED)
 
     @property
     def original_parent_transform(self) -> Node:
@@ -183,6 +196,9 @@ class Result:
         for node in self.transformed_nodes if harden else ():
             node.HardenTransform()
             node.RemoveNodeReferenceIDs(self._parent_role)
+            for each in results_in(self.transform.GetScene()):
+                if each.transform is self.transform or node in each.moving:
+                    each.transform.AddNodeReferenceID(_HARDENED, node.GetID())
 
     def discard(self) -> None:
         """Remove exactly what the registration created; restore the parents of all transformed nodes."""
@@ -298,8 +314,7 @@ def _add_outputs(folder: Path, result: Result) -> None:
         result.transform.AddNodeReferenceID(_OUTPUT, node.GetID())
         return node
 
-    for path in sorted(folder.glob("warped_*.nii.gz")):
-        title = path.name.removeprefix("warped_").removesuffix(".nii.gz")
+    for title, path in _warped_files(folder, result.moving):
         add(mrml_bridge.read_volume(path, scene, f"{name}: {title} {_('registered')}"), "warped")
     for file, kind, title in (
         ("report.html", "report", _("report (HTML)")),
@@ -312,6 +327,13 @@ def _add_outputs(folder: Path, result: Result) -> None:
     for summary in quality.maps if quality is not None else ():
         node = mrml_bridge.read_volume(folder / summary.file, scene, f"{name}: {summary.title}")
         set_map_style(add(node, "map"), summary)
+
+
+def _warped_files(folder: Path, moving: tuple[Node, ...]) -> list[tuple[str, Path]]:
+    """Titles and files of the registered MR, in the order of the MR volumes: the first is the one that is compared."""
+    files = {path.name.removeprefix("warped_").removesuffix(".nii.gz"): path for path in folder.glob("warped_*.nii.gz")}
+    order = [mrml_bridge.file_name(node.GetName()) for node in moving]
+    return sorted(files.items(), key=lambda item: (order.index(item[0]) if item[0] in order else len(order), item[0]))
 
 
 def referenced_nodes(node: Node, role: str) -> tuple[Node, ...]:

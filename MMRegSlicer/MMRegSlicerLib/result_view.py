@@ -52,13 +52,13 @@ class ResultView:
         ui.acceptButton.connect("clicked()", self._on_accept_clicked)
         ui.discardButton.connect("clicked()", self._on_discard_clicked)
         ui.undoButton.connect("clicked()", self._on_undo_clicked)
-        # The arrow keys alone belong to Slicer, which steps through slices with them.
+        # Keys that Slicer does not use itself: B and the arrows step through slices, Ctrl and arrows through modules.
         self._shortcuts = [
             _shortcut(ui, keys, action)
             for keys, action in (
-                ("b", self._toggle_after),
-                ("Ctrl+Left", lambda: self._select_next(-1)),
-                ("Ctrl+Right", lambda: self._select_next(1)),
+                ("Ctrl+B", self._toggle_after),
+                ("Ctrl+PgUp", lambda: self._select_next(-1)),
+                ("Ctrl+PgDown", lambda: self._select_next(1)),
             )
         ]
 
@@ -82,6 +82,7 @@ class ResultView:
         self._ui.verdictLabel.setStyleSheet(f"background: {colour}; color: black; padding: 6px" if colour else "")
         self._ui.afterCheckBox.blockSignals(True)
         self._ui.afterCheckBox.setChecked(result.is_shown_after)
+        self._ui.afterCheckBox.setEnabled(result.can_be_shown_before)
         self._ui.afterCheckBox.blockSignals(False)
         self._ui.reportButton.setEnabled(bool(result.report))
         self._ui.acceptButton.setEnabled(not result.accepted)
@@ -91,18 +92,20 @@ class ResultView:
         self._undo_stack.clear()
         self.show(None)
 
-    def enable_shortcuts(self, enabled: bool) -> None:
-        """Enable or disable the keyboard shortcuts."""
+    def set_active(self, active: bool) -> None:
+        """Say whether the module is shown: keys and slice views belong to another one otherwise."""
         for shortcut in self._shortcuts:
-            shortcut.setEnabled(enabled)
+            shortcut.setEnabled(active)
+        self._qa.set_active(active)
 
     def cleanup(self) -> None:
         """Remove the shortcuts and all temporary nodes."""
         self._qa.stop()
         self._result = None
-        self.enable_shortcuts(False)
+        self.set_active(False)
         for shortcut in self._shortcuts:
             shortcut.deleteLater()
+        self._shortcuts = []
 
     def _is_other(self, result: Result | None) -> bool:
         return result is None or self._result is None or result.transform is not self._result.transform
@@ -132,7 +135,7 @@ class ResultView:
             selector.setCurrentIndex((int(selector.currentIndex) + step) % count)
 
     def _toggle_after(self) -> None:
-        if self._result is not None:
+        if self._result is not None and self._result.can_be_shown_before:
             self._ui.afterCheckBox.setChecked(not self._result.is_shown_after)
 
     def _on_after_toggled(self, after: bool) -> None:
@@ -145,6 +148,7 @@ class ResultView:
         name = "".join(letter if letter.isalnum() else "_" for letter in self._result.transform.GetName())
         path = qt.QFileDialog.getSaveFileName(self._ui.resultSection, _("Save report"), f"{name}.html", "HTML (*.html)")
         if path:
+            path = path if Path(path).suffix else f"{path}.html"
             Path(path).write_text(self._result.report, encoding="utf-8")
 
     def _on_accept_clicked(self) -> None:

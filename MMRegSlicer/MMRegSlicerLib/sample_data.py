@@ -83,9 +83,7 @@ def load_sample() -> SampleCase | None:
     title = _("MMReg sample data")
     try:
         dependencies.ensure_installed(lambda question: bool(slicer.util.confirmOkCancelDisplay(question, title)))
-        mr = importlib.import_module("SampleData").SampleDataLogic().downloadSample(MR_SAMPLE)
-        if not hasattr(mr, "GetID"):
-            raise MMRegError(_("{name} could not be downloaded. Check the network connection.").format(name=MR_SAMPLE))
+        mr = _download_mr()
         # A QProgressDialog.
         dialog: Any = slicer.util.createProgressDialog(windowTitle=title, labelText=_("Starting…"), maximum=100)
 
@@ -97,6 +95,9 @@ def load_sample() -> SampleCase | None:
 
         try:
             return simulate_case(mr, on_progress)
+        except MMRegError:  # also after Cancel
+            mrml_bridge.remove_node(mr)
+            raise
         finally:
             dialog.close()
     except Cancelled:
@@ -104,6 +105,17 @@ def load_sample() -> SampleCase | None:
     except MMRegError as error:
         slicer.util.errorDisplay(str(error), title)
         return None
+
+
+def _download_mr() -> Node:
+    """The MR in the scene; an error where Slicer could not download or load it."""
+    try:
+        mr = importlib.import_module("SampleData").SampleDataLogic().downloadSample(MR_SAMPLE)
+    except (IndexError, OSError, RuntimeError, ValueError):  # IndexError: there is no file and so no node
+        mr = None
+    if not hasattr(mr, "GetID"):
+        raise MMRegError(_("{name} could not be downloaded. Check the network connection.").format(name=MR_SAMPLE))
+    return mr
 
 
 def simulate_case(mr: Node, on_progress: ProgressCallback = lambda _stage, _fraction: True) -> SampleCase:

@@ -28,6 +28,7 @@ from MMRegSlicerLib.result_view import ResultView
 from MMRegSlicerLib.translation import tr as _
 
 _POLL_MS = 50
+_BEFORE_SELECTORS = 1000.0
 
 
 class Panel(VTKObservationMixin):  # type: ignore[misc]
@@ -48,13 +49,19 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._probe: DeviceProbe | None = None
         self._has_probed = False
         self._is_running = False
+        self._stage = ""
         self._replaced: Node | None = None
         self.form = Form(ui, self._on_form_changed)
         self.result_view = ResultView(ui, self._show_result, self._on_result_discarded)
         self._timer = qt.QTimer()
         self._timer.setInterval(_POLL_MS)
         self._timer.connect("timeout()", self._poll)
+        # Single: while a node is being removed, it is still in the scene.
+        self._update_timer = qt.QTimer()
+        self._update_timer.setSingleShot(True)
+        self._update_timer.connect("timeout()", self._update_from_scene)
         ui.parameterSelector.baseName = MODULE
+        ui.parameterSelector.setNodeTypeLabel(_("parameter set"), "vtkMRMLScriptedModuleNode")
         ui.parameterSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", MODULE)
         ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_parameter_set_selected)
         ui.registerButton.connect("clicked()", self._on_register_clicked)
@@ -63,27 +70,33 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, lambda _caller, _event: self._update_from_scene())
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_import)
+        # Before the node selectors, which would select a neighbour of the removed node.
+        self.addObserver(
+            scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed, priority=_BEFORE_SELECTORS
+        )
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
 
     def enter(self) -> None:
         """Update from the scene and enable the shortcuts, when the user switches to the module."""
         self.logic.warmUp()
-        self.result_view.enable_shortcuts(True)
         self._update_from_scene()
+        self.result_view.set_active(True)
 
     def exit(self) -> None:
-        """Disable the shortcuts, when the user switches to another module. A registration goes on."""
-        self.result_view.enable_shortcuts(False)
+        """Leave keys and slice views to another module, when the user switches to it. A registration goes on."""
+        self.result_view.set_active(False)
 
     def cleanup(self) -> None:
         """Stop all processes, timers and observers, when the module is reloaded or the application quits."""
         self.logic.close()
         self._timer.stop()
+        self._update_timer.stop()
         if self._probe is not None:
             self._probe.stop()
             self._probe = None
         self._release_parameter_node()
         self.removeObservers()
+        self.form.close()
         self.result_view.cleanup()
 
     def _update_from_scene(self) -> None:
@@ -95,14 +108,12 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._update_from_scene()
 
     def _on_parameter_set_selected(self, node: Node) -> None:
-        """Show the selected parameter set; None while the scene is being closed or loaded."""
-        scene = slicer.mrmlScene
+        """Show the selected parameter set; None while the scene is being closed or loaded, or the last one removed."""
         current = None if self._parameters is None else self._parameters.node
-        if current is None or node is current or scene.IsBatchProcessing():
+        if current is None or node is None or node is current or slicer.mrmlScene.IsBatchProcessing():
             return
-        if node is not None:
-            set_current_parameter_node(node)
-        self._set_parameter_node(node if node is not None else current_parameter_node(scene))
+        set_current_parameter_node(node)
+        self._set_parameter_node(node)
 
     def _set_parameter_node(self, node: Node) -> None:
         if self._parameters is None or self._parameters.node is not node:
@@ -158,6 +169,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._on_log(str(error))
             return
         self.ui.logView.setPlainText("")
+        self._stage = ""
         self._set_running(True)
         self.ui.statusLabel.setText(_("Starting…"))
         self._timer.start()
@@ -171,6 +183,9 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             self._timer.stop()
 
     def _on_progress(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._on_log(progress.stage)
         self.ui.progressBar.setValue(round(1000 * progress.fraction))
         self.ui.statusLabel.setText(_progress_text(progress))
 
@@ -190,7 +205,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
     def _on_failed(self, error: MMRegError) -> None:
         self._set_running(False)
         self._show_replaced()
-        self.ui.statusLabel.setText(str(error))
+        self._show_status(str(error))
         # The status is replaced when the parameter set changes; the log keeps the error.
         self._on_log(str(error))
 
@@ -222,6 +237,27 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.logic.cancelAll(_("Registration cancelled: the scene was closed."))
         self._release_parameter_node()
         self.result_view.clear()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)  # type: ignore[untyped-decorator]
+    def _on_node_about_to_be_removed(self, _caller: object, _event: str, node: Node) -> None:
+        """Deselect a node that the user deletes, and say so."""
+        if self._parameters is None:
+            return
+        if node is self._parameters.node:
+            self._release_parameter_node()
+            self._update_timer.start()
+            return
+        request = self._parameters.request
+        remaining = request.without(node)
+        if remaining != request:
+            self._parameters.request = remaining
+            if not self._is_running:
+                self._show_status(_("{name} was deleted and is no longer selected.").format(name=node.GetName()))
+
+    def _show_status(self, text: str) -> None:
+        """Show a sentence, and after it why *Register* is disabled, if it is."""
+        self._update_register_button()
+        self.ui.statusLabel.setText(f"{text} {self.form.request.validation_error()}".strip())
 
     def _on_node_removed(self, _caller: object, _event: str) -> None:
         if self._parameters is not None and self._parameters.result_transform is None:

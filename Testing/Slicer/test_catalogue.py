@@ -36,7 +36,7 @@ def test_the_entry_fits_the_schema():
 
 def test_the_entry_and_the_extension_agree():
     entry, variables = json.loads(ENTRY.read_text("utf-8")), extension()
-    assert f"project({ENTRY.stem} " in (ROOT / "CMakeLists.txt").read_text("utf-8")
+    assert f"\nproject({ENTRY.stem})\n" in (ROOT / "CMakeLists.txt").read_text("utf-8")
     assert entry["category"] == variables["EXTENSION_CATEGORY"]
     assert entry["build_dependencies"] == variables["EXTENSION_DEPENDS"].split()
     repository = entry["scm_url"].removeprefix("https://github.com/").removesuffix(".git")
@@ -59,3 +59,9 @@ def test_the_files_of_all_addresses_are_in_the_repository():
     assert struct.unpack(">II", pictures[0].read_bytes()[16:24]) == (128, 128)
     assert "not a medical device" in variables["EXTENSION_DESCRIPTION"]
     assert variables["EXTENSION_CONTRIBUTORS"]
+
+
+def test_the_addresses_are_literal():
+    assert not any("$" in value for value in extension().values())
+    assert len(addresses(extension())) >= 2
+    assert all(address.startswith("https://") for address in addresses(extension()))

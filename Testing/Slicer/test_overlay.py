@@ -9,12 +9,14 @@ import slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
 from MMRegCore.assessment.maps import map_specs
+from MMRegCore.io.transforms import write_transform
 from MMRegCore.transform import SpatialTransform
+from MMRegSlicerLib import mrml_bridge
 from MMRegSlicerLib.mrml_bridge import nodes_of_class
-from MMRegSlicerLib.overlay import Overlay
+from MMRegSlicerLib.overlay import Overlay, fit_slice_views
 from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import add_result, results_in
-from mrml_scene import add_volume, new_scene, node_ids
+from mrml_scene import add_volume, new_scene, node_ids, scene_holds
 from result_folder import LATER, summary_of, write_result
 from slice_view import SliceView
 
@@ -178,3 +180,40 @@ def test_temporary_nodes_are_removed(scene, view, result):
         assert len(node_ids(scene)) > len(before)
     overlay.clear()
     assert node_ids(scene) == before
+
+
+def test_the_comparison_volume_is_not_saved(scene, result, tmp_path):
+    Overlay(result).difference()
+    assert scene.GetFirstNodeByName("MMReg comparison") is not None
+    path = tmp_path / "scene.mrb"
+    assert scene.WriteToMRB(str(path))
+    loaded = new_scene(tmp_path)
+    assert loaded.ReadFromMRB(str(path), True, slicer.vtkMRMLMessageCollection())
+    assert len(results_in(loaded)) == 1
+    assert loaded.GetFirstNodeByName("MMReg comparison") is None
+
+
+def test_slice_views_are_fitted_to_the_ultrasound(scene, view, result):
+    fit_slice_views(scene_holds[id(scene)][0], result.fixed)
+    node = view.composite.GetScene().GetFirstNodeByClass("vtkMRMLSliceNode")
+    bounds = np.zeros(6)
+    result.fixed.GetRASBounds(bounds)
+    centre = [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+    np.testing.assert_allclose(centre, bounds.reshape(3, 2).mean(axis=1), atol=max(result.fixed.GetSpacing()))
+    width, height = node.GetFieldOfView()[:2]
+    size = np.ptp(bounds.reshape(3, 2), axis=1)
+    assert size[0] <= width < 3 * size.max()
+    assert size[1] <= height < 3 * size.max()
+
+
+def test_every_comparison_shows_the_mr_that_was_selected_first(scene, result, smooth_volume, any_grid, tmp_path):
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for name in ("FLAIR", "T1_Gd", "ADC"):
+        mrml_bridge.write_volume(result.warped[0], folder / f"warped_{name}.nii.gz")
+    write_transform(SpatialTransform.identity(), folder / "transform.h5")
+    moving = [add_volume(scene, name, np.ones((4, 4, 4)), np.eye(4)) for name in ("T1 Gd", "FLAIR", "ADC")]
+    several = add_result(folder, Request(result.fixed, tuple(Moving(node) for node in moving), name="several"))
+    assert [node.GetName() for node in several.warped] == [
+        f"several: {name} registered" for name in ("T1_Gd", "FLAIR", "ADC")
+    ]

@@ -107,6 +107,8 @@ def offered(scene, mr, monkeypatch):
 
         def downloadSample(self, name):  # noqa: N802
             assert name == MR_SAMPLE
+            if isinstance(found.downloaded, Exception):
+                raise found.downloaded
             return found.downloaded
 
     module = ModuleType("SampleData")
@@ -164,8 +166,11 @@ def test_errors_and_cancel_end_in_a_sentence_and_a_closed_dialog(offered, applic
     offered.downloaded = "/a/path"  # what SampleData gives when it could not load the file
     assert load_sample() is None
     assert "could not be downloaded" in application.errors[1]
+    offered.downloaded = IndexError("list index out of range")  # without a network
+    assert load_sample() is None
+    assert application.errors[2] == application.errors[1]
     monkeypatch.setattr(sample_data.dependencies, "find_spec", lambda name: None)
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: False, raising=False)
     assert load_sample() is None
-    assert "Nothing was installed" in application.errors[2]
+    assert "Nothing was installed" in application.errors[3]
     assert list(temporary.iterdir()) == []

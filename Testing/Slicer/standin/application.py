@@ -13,7 +13,7 @@ from typing import Any
 import slicer
 from PySide6 import QtWidgets
 
-from mrml_scene import new_scene
+from mrml_scene import new_scene, scene_holds
 from standin.mrml_widgets import CTK_CLASSES, MRML_CLASSES
 from standin.pythonqt import make_qt
 from standin.slicer_api import UTIL
@@ -31,6 +31,9 @@ class _Application:
         if signature != "startupCompleted()":
             raise AttributeError(f"qSlicerApplication has no listed signal {signature}")
         self.started.append(slot)
+
+    def applicationLogic(self) -> Any:  # noqa: N802
+        return scene_holds[id(slicer.mrmlScene)][0]
 
     def processEvents(self) -> None:  # noqa: N802
         QtWidgets.QApplication.processEvents()

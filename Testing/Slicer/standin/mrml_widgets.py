@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import vtk
 from PySide6 import QtCore, QtWidgets
 
 from standin.pythonqt import with_habits
@@ -94,7 +95,24 @@ class _NodeComboBox(QtWidgets.QComboBox):
         self._scene = scene
         events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         self._tags = [scene.AddObserver(event, lambda *_: self._fill()) for event in events]
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def leave(_caller: Any, _event: str, node: Any) -> None:
+            self._leave(node)
+
+        self._tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, leave))
         self._fill()
+
+    def _leave(self, node: Any) -> None:
+        """Select the neighbour of a node, as Slicer's selector does while that node is still in the scene."""
+        if node is not None and node.GetID() in self._identifiers():
+            row = self._identifiers().index(node.GetID())
+            self.blockSignals(True)
+            self.removeItem(row)
+            self.blockSignals(False)
+            if node.GetID() == self._chosen:
+                row = min(row, self.count() - 1)
+                self._choose(self.itemData(row) if row >= 0 else None)
 
     def currentNode(self) -> Any:  # noqa: N802
         return self._scene.GetNodeByID(self._chosen) if self._scene and self._chosen else None
@@ -120,6 +138,9 @@ class _NodeComboBox(QtWidgets.QComboBox):
         self._attributes.append((kind, name, value))
         if self._scene is not None:
             self._fill()
+
+    def setNodeTypeLabel(self, label: str, kind: str) -> None:  # noqa: N802
+        self.labels = {**getattr(self, "labels", {}), kind: label}
 
     def addNode(self) -> Any:  # noqa: N802 - what the entry of the menu does
         assert self._add_enabled

@@ -20,7 +20,7 @@ class Api:
 
 QT = {
     "QObject": Api("QObject", "", ("objectName",), ("blockSignals", "deleteLater", "children")),
-    "QTimer": Api("QTimer", "QObject", (), ("setInterval", "start", "stop"), ("timeout()",)),
+    "QTimer": Api("QTimer", "QObject", (), ("setInterval", "setSingleShot", "start", "stop"), ("timeout()",)),
     "QWidget": Api(
         "QWidget",
         "QObject",
@@ -80,7 +80,7 @@ MRML = {
             "showHidden",
             "baseName",
         ),
-        ("addAttribute", "currentNode", "setCurrentNode", "setMRMLScene"),
+        ("addAttribute", "currentNode", "setCurrentNode", "setMRMLScene", "setNodeTypeLabel"),
         ("currentNodeChanged(vtkMRMLNode*)",),
     ),
 }
@@ -95,4 +95,4 @@ UTIL = (
     "startupEnvironment",
 )
 # Of qSlicerApplication (Base/QTGUI/qSlicerApplication.h) and its base QCoreApplication; `connect` is PythonQt's own.
-APPLICATION = ("connect", "processEvents")
+APPLICATION = ("applicationLogic", "connect", "processEvents")

@@ -41,7 +41,8 @@ def test_register_says_why_it_cannot_run(opened, volumes):
     select(combo_boxes(ui.movingFrame)[0], "T1")
     assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (True, "")
     slicer.mrmlScene.RemoveNode(volumes[1])
-    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, "Select at least one MR volume.")
+    text = "T1 was deleted and is no longer selected. Select at least one MR volume."
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, text)
 
 
 def test_selections_are_stored_in_the_scene(opened, volumes):
@@ -81,6 +82,20 @@ def test_masks_are_label_maps_or_segments(opened, volumes):
     select(nodes, "None")
     assert segments.isHidden()
     assert opened.panel._parameters.request.fixed_mask is None
+
+
+def test_segments_that_are_added_renamed_and_removed_are_followed(opened, volumes):
+    node, first = add_segmentation(slicer.mrmlScene, "Seg", volumes[0], np.ones((4, 5, 6)))
+    segmentation = node.GetSegmentation()
+    opened.request(fixed=volumes[0], moving=(Moving(volumes[1]),), fixed_mask=Mask(node, first))
+    segments = combo_boxes(opened.ui.fixedMaskFrame)[1]
+    second = segmentation.AddEmptySegment("", "tumour")
+    segmentation.GetSegment(second).SetName("tumour bed")
+    assert [segments.itemText(index) for index in range(segments.count())][1:] == ["tumour bed"]
+    assert opened.panel.form.request.fixed_mask == Mask(node, first)
+    segmentation.RemoveSegment(first)
+    assert opened.panel._parameters.request.fixed_mask == Mask(node, "")
+    assert opened.ui.statusLabel.text() == "Select the segment of Seg that is the mask."
 
 
 def test_a_parameter_set_of_the_scene_is_shown(opened, volumes):
@@ -203,9 +218,45 @@ def test_several_parameter_sets_in_one_scene(opened, volumes):
     opened.panel.enter()
     assert opened.panel._parameters.node is second, "the selected parameter set is shown again after switching modules"
     slicer.mrmlScene.RemoveNode(second)
-    assert opened.panel.form.request.name == "before resection"
+    opened.wait(lambda: opened.panel.form.request.name == "before resection")
     slicer.mrmlScene.RemoveNode(first)
-    assert opened.panel.form.request == Request()
+    opened.wait(lambda: opened.panel.form.request == Request())
+
+
+def test_after_the_last_parameter_set_was_deleted_a_new_one_is_used(opened, volumes):
+    for _ in range(2):
+        deleted = opened.panel._parameters.node
+        slicer.mrmlScene.RemoveNode(deleted)
+        opened.wait(lambda: opened.ui.parameterSelector.currentNode() is not None)
+        node = opened.panel._parameters.node
+        assert node is not deleted
+        assert node is opened.ui.parameterSelector.currentNode()
+        select(opened.ui.fixedSelector, "US")
+        assert node.GetNodeReference("fixed") is volumes[0]
+
+
+@pytest.mark.parametrize("kind", ["ultrasound", "MR", "mask", "segment", "transform"])
+def test_a_deleted_input_is_not_replaced_by_its_neighbour(opened, volumes, kind):
+    scene, ui = slicer.mrmlScene, opened.ui
+    transforms = [add_linear(scene, name, translation(1, 0, 0)) for name in ("tracker", "another")]
+    masks = [scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", name) for name in ("mask", "other mask")]
+    segmentation, segment = add_segmentation(scene, "Seg", volumes[1], np.ones((4, 5, 6)))
+    add_segmentation(scene, "Other Seg", volumes[1], np.ones((4, 5, 6)))
+    request = Request(
+        volumes[0], (Moving(volumes[1], Mask(segmentation, segment)),), Mask(masks[0]), initial_transform=transforms[0]
+    )
+    opened.panel._parameters.request = request
+    deleted = {"ultrasound": volumes[0], "MR": volumes[1], "mask": masks[0], "segment": segmentation}.get(
+        kind, transforms[0]
+    )
+    expected = request.without(deleted)
+    assert expected != request
+    scene.RemoveNode(deleted)
+    assert opened.panel.form.request == opened.panel._parameters.request == expected
+    assert ui.registerButton.isEnabled() == (kind not in ("ultrasound", "MR"))
+    text = ui.statusLabel.text()
+    assert text.startswith(f"{deleted.GetName()} was deleted and is no longer selected.")
+    assert text.endswith(expected.validation_error())
 
 
 def test_the_parameter_set_that_was_selected_is_restored_with_the_scene(opened, volumes, tmp_path):

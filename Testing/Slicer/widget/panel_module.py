@@ -7,7 +7,7 @@ import numpy as np
 import slicer
 from PySide6 import QtWidgets
 
-from MMRegSlicerLib.sample_data import MR_SAMPLE, load_sample
+from MMRegSlicerLib.sample_data import load_sample
 from MMRegSlicerLib.self_test import CASES
 from mrml_scene import add_volume, node_ids
 
@@ -44,14 +44,13 @@ def test_the_logic_is_found_beside_the_module(opened):
 
 
 def test_the_sample_is_offered_when_the_application_has_started_and_can_be_cancelled(opened, monkeypatch):
-    mr = add_volume(slicer.mrmlScene, MR_SAMPLE, np.ones((30, 30, 30)), np.eye(4))
     registered, errors = [], []
     source = SimpleNamespace(uris=["a"], fileNames=["b"], nodeNames=["c"], checksums=["d"])
     sample_data = ModuleType("SampleData")
     sample_data.SampleDataLogic = lambda: SimpleNamespace(
         sourceForSampleName=lambda name: source,
         registerCustomSampleDataSource=lambda **options: registered.append(options),
-        downloadSample=lambda name: mr,
+        downloadSample=lambda name: add_volume(slicer.mrmlScene, name, np.ones((30, 30, 30)), np.eye(4)),
     )
     monkeypatch.setitem(sys.modules, "SampleData", sample_data)
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, title: errors.append(text))
@@ -59,6 +58,7 @@ def test_the_sample_is_offered_when_the_application_has_started_and_can_be_cance
     assert [options["sampleName"] for options in registered] == ["MMRegBrainTumor1"]
     assert registered[0]["thumbnailFileName"].endswith("Resources/Icons/MMRegSlicer.png")
 
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     before = node_ids(slicer.mrmlScene)
     # What has no contrast is refused by the core; the dialog is a real one.
     assert registered[0]["customDownloader"](source) is None
@@ -69,3 +69,24 @@ def test_the_sample_is_offered_when_the_application_has_started_and_can_be_cance
     assert load_sample() is None
     assert len(errors) == 1
     assert node_ids(slicer.mrmlScene) == before
+
+
+def test_a_reload_imports_every_part_again(opened, monkeypatch):
+    before = sys.modules["MMRegSlicerLib.widget"]
+    parts = {name: part for name, part in sys.modules.items() if name.partition(".")[0] == "MMRegSlicerLib"}
+    reloaded = []
+    base = type(opened.module.widget).__mro__[1]
+    monkeypatch.setattr(base, "onReload", reloaded.append, raising=False)
+    try:
+        opened.module.widget.onReload()
+        assert reloaded == [opened.module.widget]
+        from MMRegSlicerLib import widget
+
+        assert widget is not before
+    finally:
+        sys.modules.update(parts)
+        sys.modules["MMRegSlicerLib"].widget = before
+
+
+def test_the_menu_of_parameter_sets_says_so(opened):
+    assert opened.ui.parameterSelector.labels == {"vtkMRMLScriptedModuleNode": "parameter set"}

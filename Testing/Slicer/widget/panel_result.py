@@ -1,6 +1,7 @@
 """The result: verdict, comparison, Apply to, landmarks, report, Accept, Discard, Undo."""
 
 import shutil
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,10 +164,10 @@ def test_before_and_after_by_click_and_by_key(opened, shown, case):
     opened.holder.activateWindow()
     opened.wait(opened.holder.isActiveWindow)
     opened.module.widget.exit()
-    QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
+    QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B, QtCore.Qt.KeyboardModifier.ControlModifier)
     assert not ui.afterCheckBox.isChecked()  # another module has the key
     opened.module.widget.enter()
-    QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B)
+    QtTest.QTest.keyClick(opened.holder, QtCore.Qt.Key.Key_B, QtCore.Qt.KeyboardModifier.ControlModifier)
     assert ui.afterCheckBox.isChecked()
     assert case.mr.GetTransformNodeID() == shown.result.transform.GetID()
 
@@ -319,7 +320,7 @@ def test_buttons_and_keys_step_through_the_results_and_round_again(opened, two, 
     assert case.mr.GetTransformNodeID() == two.first.transform.GetID()
     ui.nextButton.click()
     assert case.mr.GetTransformNodeID() == two.second.transform.GetID()
-    for key, result in ((keys.Key_Right, two.first), (keys.Key_Left, two.second), (keys.Key_Left, two.first)):
+    for key, result in ((keys.Key_PageDown, two.first), (keys.Key_PageUp, two.second), (keys.Key_PageUp, two.first)):
         QtTest.QTest.keyClick(opened.holder, key, QtCore.Qt.KeyboardModifier.ControlModifier)
         assert case.mr.GetTransformNodeID() == result.transform.GetID()
         assert ui.resultSelector.currentText() == result.transform.GetName()
@@ -407,3 +408,111 @@ def test_accept_hardens_only_when_asked_and_after_a_question(opened, shown, case
     assert plan.GetTransformNodeID() is None
     np.testing.assert_allclose(slicer.util.arrayFromMarkupsControlPoints(plan), [[5.0, 0, 0]])
     assert ui.undoButton.isHidden()
+
+
+def test_before_and_after_do_not_move_a_hardened_mr_again(opened, shown, case, two):
+    """Nor does another result of the same MR, which was computed at its old position."""
+    ui, volume = opened.ui, case.mr
+    ui.previousButton.click()
+    ui.hardenCheckBox.click()
+    ui.acceptButton.click()
+
+    def place():
+        return volume.GetTransformNodeID(), volume.GetOrigin()
+
+    hardened = place()
+    assert hardened[0] is None
+    assert (ui.afterCheckBox.isChecked(), ui.afterCheckBox.isEnabled()) == (True, False)
+    for act in (
+        opened.panel.result_view._toggle_after,
+        lambda: ui.afterCheckBox.toggled.emit(False),
+        lambda: ui.afterCheckBox.toggled.emit(True),
+        ui.nextButton.click,
+        ui.previousButton.click,
+    ):
+        act()
+        assert place() == hardened
+    ui.applySelector.setCurrentNode(volume)
+    assert not ui.applyButton.isEnabled()
+    ui.discardButton.click()
+    ui.undoButton.click()
+    assert place() == hardened
+    assert not ui.afterCheckBox.isEnabled()
+
+
+# Of the main window of Slicer 5.8 and of its slice views.
+SLICER_KEYS = {
+    *("B", "F", "R", "V", "G", "T", "Left", "Right", "Up", "Down"),
+    *(f"Ctrl+{key}" for key in (*"0123456CGHOSVWXYZ", "Left", "Right", "Shift+A", "Shift+Space", "Shift+T")),
+}
+
+
+def test_keys_of_slicer_are_left_alone(opened):
+    ours = {each.key().toString() for each in opened.panel.result_view._shortcuts}
+    assert len(ours) == 3
+    assert not ours & SLICER_KEYS
+    assert "(Ctrl+B)" in opened.ui.afterCheckBox.text()
+    assert "(Ctrl+PgUp)" in opened.ui.previousButton.toolTip()
+    assert "(Ctrl+PgDown)" in opened.ui.nextButton.toolTip()
+
+
+def test_flicker_pauses_while_another_module_is_shown(opened, shown):
+    select(opened.ui, "Flicker")
+    opened.ui.comparisonSlider.setValue(100)
+    opened.module.widget.exit()
+    shown.composite.SetForegroundOpacity(0.25)
+    deadline = time.monotonic() + 0.5
+    opened.wait(lambda: time.monotonic() > deadline)
+    assert shown.composite.GetForegroundOpacity() == 0.25
+    opened.module.widget.enter()
+    opened.wait(lambda: shown.composite.GetForegroundOpacity() != 0.25, seconds=5)
+
+
+def test_a_scene_that_is_loaded_while_another_module_is_shown_keeps_its_slice_views(opened, shown, case, tmp_path):
+    scene = slicer.mrmlScene
+    shown.composite.SetBackgroundVolumeID(None)
+    shown.composite.SetForegroundVolumeID(case.ultrasound.GetID())
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    opened.module.widget.exit()
+    scene.Clear(0)
+    scene.Connect()
+    composite = scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert composite.GetBackgroundVolumeID() is None
+    opened.module.widget.enter()
+    assert composite.GetBackgroundVolumeID() == Result(opened.panel._parameters.result_transform).fixed.GetID()
+
+
+def test_a_long_verdict_wraps(opened, shown):
+    before = opened.ui.resultSection.minimumSizeHint().width()
+    opened.ui.verdictLabel.setText("• " + "Averyveryverylongreason" * 8)
+    assert opened.ui.resultSection.minimumSizeHint().width() == before
+    assert opened.ui.verdictLabel.wordWrap()
+
+
+def test_the_landmark_table_has_room_for_eight_rows(opened, shown):
+    opened.ui.landmarkSection.setProperty("collapsed", False)
+    table = opened.ui.landmarkTable
+    table.setRowCount(8)
+    QtWidgets.QApplication.processEvents()
+    assert table.viewport().height() >= 8 * table.rowHeight(0)
+
+
+def test_a_map_that_was_deleted_by_hand_is_no_longer_offered(opened, shown, case):
+    select(opened.ui, "Expected error (mm)")
+    slicer.mrmlScene.RemoveNode(shown.result.maps[0])
+    opened.ui.comparisonSlider.setValue(20)
+    assert opened.ui.comparisonSelector.findText("Expected error (mm)") == -1
+    assert opened.ui.comparisonSelector.currentText() == "Blend"
+    assert shown.composite.GetForegroundVolumeID() == case.mr.GetID()
+
+
+def test_the_report_is_html_whatever_the_user_typed(opened, shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "report"), ""))
+    opened.ui.reportButton.click()
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == shown.result.report
+
+
+def test_cleanup_twice(opened):
+    opened.module.widget.cleanup()
+    opened.module.widget.cleanup()

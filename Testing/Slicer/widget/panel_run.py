@@ -30,6 +30,8 @@ def test_registers_without_blocking_the_application(opened, case):
     opened.wait(live)
     assert ticks[0] > 100
     assert len(texts) > 3
+    stages = ui.logView.toPlainText().splitlines()
+    assert len(stages) == len(set(stages)) > 2
     assert any("remaining" in text for text in texts)
     assert max(values) > 800
     opened.assert_nothing_left()
@@ -77,7 +79,9 @@ def test_deleting_an_input_in_the_middle(opened, case):
     assert snapshot(case.ultrasound) == ultrasound
     opened.assert_nothing_left()
     assert opened.ui.logView.toPlainText().splitlines()[-1] == "Registration cancelled: T1 was deleted."
-    assert opened.ui.statusLabel.text() == "Select at least one MR volume."
+    text = "Registration cancelled: T1 was deleted. Select at least one MR volume."
+    assert opened.ui.statusLabel.text() == text
+    assert not opened.ui.registerButton.isEnabled()
     assert set(node_ids(slicer.mrmlScene)) <= set(before)
     assert not opened.ui.cancelButton.isVisible()
 
