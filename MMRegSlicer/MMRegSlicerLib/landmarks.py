@@ -79,8 +79,9 @@ def jump_to(landmark: LandmarkError, scene: Node) -> None:
 
 
 def pairing_warning(fixed: Node, moving: Node) -> str:
-    """What to look at in how two lists are paired; empty where nothing is in doubt."""
-    return pair_by_label(_labels(fixed), _labels(moving)).warning
+    """What to look at in how two lists are paired, a sentence; empty where nothing is in doubt."""
+    warning = pair_by_label(_labels(fixed), _labels(moving)).warning
+    return f"{warning[0].upper()}{warning[1:]}." if warning else ""
 
 
 def _check_placed(node: Node) -> None:

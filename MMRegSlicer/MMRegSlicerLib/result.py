@@ -84,8 +84,9 @@ class Result:
         text = self._text("result")
         content = json.loads(text) if text else {}
         provenance = content.get("provenance", {}) if isinstance(content, dict) else {}
-        images = [provenance.get("fixed"), *provenance.get("moving", [])]
-        read = [image for image in images if image and image.get("reading")]
+        # The ultrasound's file was named by us.
+        images = [{**provenance.get("fixed", {}), "name": _("Ultrasound")}, *provenance.get("moving", [])]
+        read = [image for image in images if image.get("reading")]
         return tuple(f"{image['name']}: {warning}" for image in read for warning in image["reading"]["warnings"])
 
     @property

@@ -241,6 +241,9 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
     @vtk.calldata_type(vtk.VTK_OBJECT)  # type: ignore[untyped-decorator]
     def _on_node_about_to_be_removed(self, _caller: object, _event: str, node: Node) -> None:
         """Deselect a node that the user deletes, and say so."""
+        for selector in (self.ui.fixedLandmarksSelector, self.ui.movingLandmarksSelector, self.ui.applySelector):
+            if selector.currentNode() is node:
+                selector.setCurrentNode(None)
         if self._parameters is None:
             return
         if node is self._parameters.node:

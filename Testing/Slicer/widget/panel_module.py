@@ -76,7 +76,11 @@ def test_a_reload_imports_every_part_again(opened, monkeypatch):
     parts = {name: part for name, part in sys.modules.items() if name.partition(".")[0] == "MMRegSlicerLib"}
     reloaded = []
     base = type(opened.module.widget).__mro__[1]
-    monkeypatch.setattr(base, "onReload", reloaded.append, raising=False)
+
+    def on_reload(widget):
+        reloaded.append(widget)
+
+    monkeypatch.setattr(base, "onReload", on_reload, raising=False)
     try:
         opened.module.widget.onReload()
         assert reloaded == [opened.module.widget]
