@@ -26,7 +26,15 @@ from MMRegCore.io.files import itk_name, suffix_of
 from MMRegCore.transform import as_affine, simple_parts
 
 _HDF5_SUFFIXES = (".h5", ".hdf5")
-_TRIAL = "import sys; from SimpleITK import _SimpleITK; _SimpleITK.ReadTransform(sys.argv[1])"
+_TRIAL = """
+import sys
+from SimpleITK import _SimpleITK
+try:
+    _SimpleITK.ReadTransform(sys.argv[1])
+except RuntimeError as error:
+    print(error)
+    sys.exit(3)
+"""
 TEXT_SUFFIXES = (".tfm", ".txt")
 _COMPOSITE = "CompositeTransform"
 _NAME = re.compile(rb"([A-Za-z0-9]+)_(?:double|float)_(\d+_\d+)")
@@ -94,8 +102,8 @@ def read_itk_transform(path: Path) -> sitk.Transform:
     content = path.read_bytes()
     _check_names(content, path)
     _check_numbers(content, path)
-    if suffix_of(path) in _HDF5_SUFFIXES and not _survives(path):
-        raise InputError(f"expected an ITK transform file that can be read; got {path}, which is damaged")
+    if suffix_of(path) in _HDF5_SUFFIXES:
+        _try_elsewhere(path)
     with quiet_itk():
         try:
             # The public function downcasts, and fails on what SimpleITK has no class for.
@@ -138,14 +146,17 @@ def check_finite(itk: sitk.Transform, path: Path) -> None:
         raise GeometryError(f"expected finite values in the transform; got NaN or infinity in {path}")
 
 
-def _survives(path: Path) -> bool:
-    """Whether another process lives through reading the file: ITK aborts on some damaged ones, without a word."""
+def _try_elsewhere(path: Path) -> None:
+    """Read the file in another process: ITK aborts on some damaged ones, without a word; raises `InputError` then."""
     if "python" not in Path(sys.executable or "").name.lower():  # within another program there is none to try it
-        return True
+        return
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [sys.executable, "-c", _TRIAL, itk_name(path)]
-    done = subprocess.run(words, env=environment, capture_output=True, check=False)
-    return done.returncode in (0, 1)  # 1: an exception, which comes here too
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 3:  # an exception there could be the end here
+        raise _unreadable(path, RuntimeError(done.stdout.strip()))
+    if done.returncode not in (0, 1):  # 1: it could not even try
+        raise InputError(f"expected an ITK transform file that can be read; got {path}, which is damaged")
 
 
 def _known(part: sitk.Transform, path: Path) -> sitk.Transform:

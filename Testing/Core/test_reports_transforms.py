@@ -215,7 +215,7 @@ def test_a_damaged_spline_on_which_itk_aborts(tmp_path):
     sizes = struct.pack("<3d", *spline.GetFixedParameters()[:3])
     raw = (tmp_path / "a.h5").read_bytes()
     (tmp_path / "b.h5").write_bytes(raw.replace(sizes, struct.pack("<3d", -1, 5, 5)))
-    with pytest.raises(InputError, match="which is damaged"):
+    with pytest.raises(InputError, match="which is (none or is )?damaged"):
         read_transform(tmp_path / "b.h5")
 
 
