@@ -18,7 +18,7 @@ import pydicom
 import SimpleITK as sitk
 
 from MMRegCore.errors import GeometryError, InputError
-from MMRegCore.io._itk import last_line, quiet_itk
+from MMRegCore.io._itk import ITK_ERRORS, last_line, quiet_itk
 from MMRegCore.io._stack import Slice, Stack, stack_of
 from MMRegCore.io.files import itk_name
 from MMRegCore.volume import Reading
@@ -268,7 +268,7 @@ def _array(path: Path) -> np.ndarray[Any, Any]:
     with quiet_itk():
         try:
             image = sitk.ReadImage(itk_name(path))
-        except RuntimeError as error:
+        except ITK_ERRORS as error:
             if "spacing" in str(error).lower():
                 raise GeometryError(f"expected positive spacings; got 0 between the slices in {path}") from error
             raise InputError(f"expected a complete image; got {path}, which is damaged ({last_line(error)})") from error

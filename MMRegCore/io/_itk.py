@@ -19,6 +19,8 @@ import SimpleITK as sitk
 logger = logging.getLogger(__name__)
 
 _LOCK = threading.RLock()
+# What a reader of ITK raises; what it says may hold bytes of the file, which are no text.
+ITK_ERRORS = (RuntimeError, UnicodeDecodeError)
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def _stderr_to(descriptor: int) -> Iterator[None]:
         os.close(saved)
 
 
-def last_line(error: RuntimeError) -> str:
+def last_line(error: Exception) -> str:
     """The end of an ITK error text, where ITK says what was wrong, without addresses and source paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1].rsplit("ERROR: ", 1)[-1]) if lines else "no reason given"

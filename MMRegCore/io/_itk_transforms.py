@@ -21,7 +21,7 @@ from SimpleITK import _SimpleITK as unwrapped  # type: ignore[attr-defined]
 
 from MMRegCore.errors import GeometryError, InputError
 from MMRegCore.geometry import Array
-from MMRegCore.io._itk import last_line, quiet_itk
+from MMRegCore.io._itk import ITK_ERRORS, last_line, quiet_itk
 from MMRegCore.io.files import itk_name, suffix_of
 from MMRegCore.transform import as_affine, simple_parts
 
@@ -31,7 +31,7 @@ import sys
 from SimpleITK import _SimpleITK
 try:
     _SimpleITK.ReadTransform(sys.argv[1])
-except RuntimeError as error:
+except (RuntimeError, UnicodeDecodeError) as error:
     print(error)
     sys.exit(3)
 """
@@ -108,7 +108,7 @@ def read_itk_transform(path: Path) -> sitk.Transform:
         try:
             # The public function downcasts, and fails on what SimpleITK has no class for.
             itk: sitk.Transform = unwrapped.ReadTransform(itk_name(path))
-        except RuntimeError as error:
+        except ITK_ERRORS as error:
             raise _unreadable(path, error) from error
     if itk.GetDimension() != 3:
         raise InputError(f"expected a 3-D transform; got a {itk.GetDimension()}-D one in {path}")
@@ -286,7 +286,7 @@ def _incomplete(path: Path) -> InputError:
     return InputError(f"expected a complete transform; got {path}, which is cut off or lacks parameters")
 
 
-def _unreadable(path: Path, error: RuntimeError) -> InputError:
+def _unreadable(path: Path, error: Exception) -> InputError:
     unknown = re.search(r'instance of "?(\w+?)(_(double|float)\w*)?"?[\s.]', str(error) + " ")
     if unknown is None:
         reason = "none or is damaged" if "determine" in str(error) else f"none or is damaged ({last_line(error)})"

@@ -8,7 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from MMRegCore.io import _nrrd
-from MMRegCore.io._itk import quiet_itk
+from MMRegCore.io._itk import ITK_ERRORS, quiet_itk
 from MMRegCore.io.files import PathLike, itk_name
 from MMRegCore.io.volumes import write_itk_image
 
@@ -32,7 +32,7 @@ def read_segment_fields(path: PathLike) -> dict[str, str]:
     with quiet_itk():
         try:
             reader.ReadImageInformation()
-        except RuntimeError:
+        except ITK_ERRORS:
             return {}  # the reader of images says why
         keys = [key for key in reader.GetMetaDataKeys() if isinstance(key, str) and key.startswith(_PREFIX)]
         fields = {key: reader.GetMetaData(key) for key in keys if key.isascii()}

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from MMRegCore.errors import InputError
 from MMRegCore.geometry import Grid
 from MMRegCore.io._foreign import advice_by_content, advice_by_suffix
-from MMRegCore.io._itk import quiet_itk, write_failure
+from MMRegCore.io._itk import ITK_ERRORS, quiet_itk, write_failure
 from MMRegCore.io._itk_transforms import TEXT_SUFFIXES, check_finite, read_itk_transform, text_is_whole
 from MMRegCore.io._xfm import MAGIC as MINC_MAGIC
 from MMRegCore.io._xfm import matrix_from_xfm
@@ -143,7 +143,7 @@ def _write_itk_transform(transform: SpatialTransform, path: PathLike) -> None:
         try:
             with quiet_itk():
                 sitk.WriteTransform(itk, itk_name(temporary))
-        except RuntimeError as error:
+        except ITK_ERRORS as error:
             raise write_failure(temporary, 8 * numbers) from error
         if suffix_of(path) in TEXT_SUFFIXES:
             text = temporary.read_text(encoding="utf-8")

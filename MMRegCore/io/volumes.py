@@ -16,7 +16,7 @@ from MMRegCore.geometry import Grid
 from MMRegCore.io import _meta, _nifti, _nrrd
 from MMRegCore.io._dicom import is_dicom, read_dicom
 from MMRegCore.io._header import Header
-from MMRegCore.io._itk import last_line, quiet_itk, write_failure
+from MMRegCore.io._itk import ITK_ERRORS, last_line, quiet_itk, write_failure
 from MMRegCore.io.files import PathLike, atomic_path, check_readable, itk_name, stem_of, suffix_of
 from MMRegCore.ops import inside, positions_between, sample
 from MMRegCore.runtime import available_memory_bytes
@@ -229,7 +229,7 @@ def _read_file(path: Path, components: int | None) -> sitk.Image:
         if len(size) > 3:
             reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
         image: sitk.Image = reader.Execute()
-    except RuntimeError as error:
+    except ITK_ERRORS as error:
         raise _unreadable(path, error) from error
     return _geometry_and_voxels(image)
 
@@ -271,7 +271,7 @@ def _check_pixels(pixel: int, got: int, path: Path, components: int | None) -> N
         raise InputError(f"expected an image with {wanted} per voxel; got {kind} in {path}")
 
 
-def _unreadable(path: Path, error: RuntimeError) -> InputError:
+def _unreadable(path: Path, error: Exception) -> InputError:
     if "orthonormal" in str(error):
         return _sheared(path)
     if "determine ImageIO" in str(error):
@@ -312,7 +312,7 @@ def write_itk_image(image: sitk.Image, path: PathLike, *, compress: bool = True)
         try:
             with quiet_itk():
                 sitk.WriteImage(image, itk_name(temporary), compress and suffix != ".nii")
-        except RuntimeError as error:
+        except ITK_ERRORS as error:
             raise write_failure(temporary, size_bytes) from error
         # ITK does not notice when a NIfTI file is cut off by a full disk.
         if suffix.startswith(".nii") and not _nifti.is_complete(temporary):

@@ -322,7 +322,7 @@ class TestResult:
         image = {"name": "us", "reading": {"warnings": ["it does not say where it lies"]}}
         content["provenance"] = {"fixed": image, "moving": [{"name": "t1", "reading": None}]}
         (folder / "result.json").write_text(json.dumps(content), encoding="utf-8")
-        assert add_result(folder, request_).warnings == ("us: it does not say where it lies",)
+        assert add_result(folder, request_).warnings == ("Ultrasound: it does not say where it lies",)
 
     @pytest.mark.parametrize(
         ("text", "got"),
