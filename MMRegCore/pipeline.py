@@ -31,6 +31,7 @@ from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_de
 from MMRegCore.search.model_selection import select_model
 from MMRegCore.search.sampled import Levels
 from MMRegCore.search.selection import ModelSelection
+from MMRegCore.segmentation.brain import with_brain
 from MMRegCore.segmentation.field_of_view import with_field_of_view
 from MMRegCore.threads import at_most
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
@@ -126,7 +127,12 @@ def register(
     given = (fixed, *movings)
     fixed, movings = without_outliers(fixed), [without_padding(without_outliers(volume)) for volume in movings]
     _check_inputs(fixed, movings, initial)
-    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, {})
+    timings: dict[str, float] = {}
+    if chosen.masked and chosen.brain_mask:
+        monitor.report("finding the brain", 0.0)
+        with _timed(timings, "brain"):
+            movings = with_brain(movings)
+    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, timings)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         found, second_search = _search(run, chosen, monitor)

@@ -3,7 +3,7 @@
 ``accuracy``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz`` feeds damaged files to every reader and
 ``house`` compares two checkouts, both on request only, as ``gpu``, which needs one.  ``status`` lists the results that
 are older than the code that they measure.
-``train-masr-net`` makes the weights that the package comes with.
+``train-masr-net`` and ``train-brain-unet`` make the weights that the package comes with.
 """
 
 import sys
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from benchmarks import (
     accuracy,
     bilevel,
+    brain,
+    brain_training,
     calibration,
     case24,
     dns,
@@ -35,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "accuracy": accuracy.main,
     "case24": case24.main,
     "bilevel": bilevel.main,
+    "brain": brain.main,
     "calibration": calibration.main,
     "dns": dns.main,
     "fusion": fusion.main,
@@ -65,6 +68,9 @@ def main() -> int:
         return status.main()
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()
+        return 0
+    if sys.argv[1:] == ["train-brain-unet"]:  # likewise
+        brain_training.train_brain_unet()
         return 0
     if sys.argv[1:] == ["gpu"]:
         return gpu.main()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from MMRegCore.cli import features, pictures, serve, training, verbs
+from MMRegCore.cli import brain, features, pictures, serve, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.similarity import descriptor_names
 from MMRegCore.version import __version__
@@ -51,6 +51,8 @@ def _add_register(parser: _Parser) -> None:
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help=f"settings to start from (default: {DEFAULT_PRESET})"
     )
     parser.add_argument("--set", default=[], metavar="KEY=VALUE", help="change settings of the preset", **_SEVERAL)
+    text = "use all of the MR (default: the brain, which is found where there is no --moving-mask)"
+    parser.add_argument("--no-brain-mask", action="store_true", help=text)
     _add_computer(parser)
     parser.add_argument("--transform-only", action="store_true", help="write only transform.h5 and result.json")
     _add_output(parser)
@@ -187,6 +189,15 @@ def _add_features(parser: _Parser) -> None:
     _add_progress(parser)
 
 
+def _add_brain(parser: _Parser) -> None:
+    text = "MR of one head, one or several, whole or a part: file or DICOM folder"
+    parser.add_path("images", "MR", text, nargs="+")
+    text = "how far around the brain the mask reaches (default: 0)"
+    parser.add_argument("--margin-mm", type=float, default=0.0, metavar="X", help=text)
+    parser.add_path("--output", "M", "mask to write, on the grid of the first MR", required=True)
+    _add_progress(parser)
+
+
 def _add_serve(parser: _Parser) -> None:
     text = "end after so long without a line (default: 30)"
     parser.add_argument("--idle-minutes", type=float, default=30.0, metavar="X", help=text)
@@ -206,5 +217,6 @@ _OPTIONS: dict[Callable[..., int | None], Callable[[_Parser], None]] = {
     pictures.fuse: _add_fuse,
     training.train: _add_train,
     features.features: _add_features,
+    brain.brain: _add_brain,
     serve.serve: _add_serve,
 }

@@ -72,10 +72,12 @@ SMALL_NETWORKS = {
     "gradient-guided": {"encoder": "4,4", "decoder": "4,4", "refinement": "4"},
     "lapirn": {"start_channels": "1", "residual_blocks": "1"},
     "masr-net": {"channels": "2,2,2,2"},
+    "brain-unet": {"channels": "2,2,2,2"},
 }
 SMALL_TRAININGS = {
     "multiprop": {"training.steps": "2", "label_weight": "0.5", "bilevel.every": "1"},
     "masr-net": {"samples": "20", "validation_pairs": "1", "patches.crop_voxel": "16"},
+    "brain-unet": {"validation_heads": "1", "heads.whole_voxel": "32,32,32", "heads.crop_voxel": "32,32"},
 }
 
 
@@ -128,7 +130,9 @@ def folder(tmp_path_factory):
 
 def network_settings(name):
     changed = with_setting(networks()[name].settings_class(), SMALL_NETWORKS[name])
-    return changed if name == "masr-net" else replace(changed, trained_on=TrainingDomain(spacing_mm=2.0))
+    return (
+        changed if name in ("masr-net", "brain-unet") else replace(changed, trained_on=TrainingDomain(spacing_mm=2.0))
+    )
 
 
 def training_settings(name):
