@@ -38,8 +38,18 @@ _FLUID_MM = 4.0
 _CLOSING_MM = 3
 # Distances are kept in steps of this, up to `_FARTHEST_MM`.
 _STEP_MM, _FARTHEST_MM = 0.1, 12.0
-# Brightness of grey matter, white matter and fluid in T1, T2, FLAIR and proton density.
-_KNOWN = ((0.5, 0.75, 0.15), (0.55, 0.38, 0.95), (0.6, 0.5, 0.12), (0.8, 0.65, 0.9))
+# SynthSeg's numbers of bone, its marrow, muscle and other soft tissue, fat and skin.
+_BONE, _MARROW, _SOFT, _FAT = (515,), (516,), (507,), (511,)
+# How bright these tissues are in T1, T2, FLAIR and proton density, about.
+_TISSUES = (_GREY, _WHITE, _VENTRICLES, _BONE, _MARROW, _SOFT, _FAT)
+_KNOWN = (
+    (0.5, 0.75, 0.15, 0.08, 0.6, 0.4, 0.8),
+    (0.55, 0.38, 0.95, 0.05, 0.4, 0.3, 0.55),
+    (0.6, 0.5, 0.12, 0.05, 0.35, 0.35, 0.5),
+    (0.8, 0.65, 0.9, 0.08, 0.5, 0.5, 0.6),
+)
+# Of known contrasts, so many know the brain only.
+_BRAIN_ONLY = 0.4
 # Four points of a voxel, by which partial volumes come about.
 _WITHIN = 0.25 * torch.tensor([[-1.0, -1, -1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
 
@@ -49,12 +59,12 @@ class HeadSettings(Settings):
     """How far synthetic heads may go; probabilities, and largest values."""
 
     whole_voxel: tuple[int, ...] = setting((96, 96, 80), "Size of images of whole heads, at 2 mm.", minimum=32)
-    crop_voxel: tuple[int, ...] = setting((32, 80), "Least and largest side of cut images, at 2 mm.", minimum=16)
+    crop_voxel: tuple[int, ...] = setting((24, 80), "Least and largest side of cut images, at 2 mm.", minimum=16)
     cut: float = setting(0.4, "How often an image is cut out near the brain.", minimum=0, maximum=1)
-    known: float = setting(0.5, "How often brain tissue is as in T1, T2, FLAIR or PD.", minimum=0, maximum=1)
+    known: float = setting(0.65, "How often contrasts are as in T1, T2, FLAIR or PD.", minimum=0, maximum=1)
     stripped: float = setting(0.15, "How often the image is stripped already.", minimum=0, maximum=1)
     faceless: float = setting(0.25, "How often the face is missing.", minimum=0, maximum=1)
-    slab: float = setting(0.3, "How often slices at the ends are missing.", minimum=0, maximum=1)
+    slab: float = setting(0.4, "How often parts at the ends were not scanned.", minimum=0, maximum=1)
     thick: float = setting(0.5, "How often slices are thick.", minimum=0, maximum=1)
     thickest_mm: float = setting(7.0, "Thickness of the thickest slices.", minimum=2)
     lesions: float = setting(0.4, "How often there are tumours or cavities.", minimum=0, maximum=1)
@@ -163,7 +173,7 @@ def _positions(
     """The shape of an image of 2 mm, and where its voxels lie in the head (3, D, H, W)."""
     if random.uniform() < settings.cut:
         least, most = settings.crop_voxel
-        shape = tuple(16 * int(n) for n in random.integers(least // 16, most // 16 + 1, 3))
+        shape = tuple(8 * int(n) for n in random.integers(least // 8, most // 8 + 1, 3))
         centre = _voxel(head.steps < 40, random)
     else:
         shape = settings.whole_voxel
@@ -190,15 +200,16 @@ def _contrast(
     """Mean and standard deviation of every label, (N,) each."""
     level = random.uniform(0.05, 1, 700)
     if random.uniform() < settings.known:
-        grey, white, fluid = np.array(_KNOWN[int(random.integers(len(_KNOWN)))]) + 0.08 * random.standard_normal(3)
-        for group, mean in ((_GREY, grey), (_WHITE, white), (_VENTRICLES, fluid)):
+        means = np.array(_KNOWN[int(random.integers(len(_KNOWN)))])
+        means = means + np.array([0.08] * 3 + [0.03] + [0.15] * 3) * random.standard_normal(len(means))
+        count = 3 if random.uniform() < _BRAIN_ONLY else len(means)
+        for group, mean in zip(_TISSUES[:count], means, strict=False):
             level[list(group)] = mean + 0.04 * random.standard_normal(len(group))
-    elif random.uniform() < 0.5:
+    elif random.uniform() < 0.25:
         # Few levels: neighbours look alike, and what separates them is a thin line or nothing.
         level = level[random.integers(0, 6, 700)]
     if random.uniform() < 0.5:
-        # Bone is dark, whatever the contrast; which of the labels it is differs from map to map.
-        level[501 + random.integers(0, 30, 6)] = random.uniform(0, 0.15)
+        level[list(_BONE)] = random.uniform(0, 0.15)
     level[0] = 0.0 if random.uniform() < 0.8 else random.uniform(0, 0.6)
     for right, left in _RIGHT.items():
         level[right] = level[left]
@@ -255,14 +266,22 @@ def _without_parts(
         edge = along[distance < 0].max() + random.uniform(-2, 8) / SPACING_MM
         image = torch.where((along > edge) & (distance > 2), 0.0, image)
     if random.uniform() < settings.slab:
-        axis = int(random.integers(3))
-        low, high = random.uniform(0, 0.3), random.uniform(0.7, 1)
-        index = torch.linspace(0, 1, image.shape[axis]).reshape([-1 if a == axis else 1 for a in range(3)])
-        measured = (index >= low) & (index <= high)
-        image, distance = torch.where(measured, image, 0.0), torch.where(measured, distance, torch.nan)
+        for _ in range(int(random.integers(1, 4))):
+            measured = _on_one_side(points, random)
+            image, distance = torch.where(measured, image, 0.0), torch.where(measured, distance, torch.nan)
     if random.uniform() < settings.stripped:
         image = torch.where(distance < random.uniform(-1, 3), image, 0.0)
     return image, distance
+
+
+def _on_one_side(points: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
+    """(D, H, W) bool: all but what a plane cuts off at an end, along an axis or obliquely; a third at most."""
+    normal = np.sign(random.standard_normal()) * np.eye(3)[int(random.integers(3))]
+    if random.uniform() < 0.6:
+        normal = normal + 0.3 * random.standard_normal(3)
+    along = torch.einsum("i,idhw->dhw", torch.from_numpy(normal / np.linalg.norm(normal)).float(), points)
+    low, high = float(along.min()), float(along.max())
+    return along < high - random.uniform(0, 0.33) * (high - low)
 
 
 def _as_scanned(
@@ -285,7 +304,7 @@ def _as_scanned(
         image = gaussian_blur(image[None, None], random.uniform(0.2, 1.0))[0, 0]
     top = float(image.max().clamp(min=1e-6))
     image = top * (image / top) ** math.exp(0.3 * random.standard_normal())
-    noise = random.uniform(0, 0.08) * float(image[image > 0].mean()) if bool((image > 0).any()) else 0.0
+    noise = random.uniform(0, 0.06) * float(image[image > 0].mean()) if bool((image > 0).any()) else 0.0
     noisy = ((image + noise * white_noise(shape, random)) ** 2 + (noise * white_noise(shape, random)) ** 2).sqrt()
     # Where nothing was measured or everything was removed, there is no noise either.
     return noisy if random.uniform() < 0.5 else noisy * (image > 0)
