@@ -32,6 +32,7 @@ def judge(
     findings = [
         *_by_error(expected_error_mm),
         *_by_selection(model_selection),
+        *_by_rival(model_selection),
         *_by_coverage(covered),
         *_by_folding(jacobian),
     ]
@@ -58,6 +59,18 @@ def _by_selection(selection: ModelSelection | None) -> list[_Finding]:
     if selection.selected == "rigid":
         return [("review", "The MR was moved rigidly but not deformed: the ultrasound does not support more.")]
     return [("accept", "The deformation is significantly more similar to the ultrasound than the initial transform.")]
+
+
+def _by_rival(selection: ModelSelection | None) -> list[_Finding]:
+    if selection is None or selection.rival_mm is None:
+        return []
+    return [
+        (
+            "review",
+            f"Two places fit about equally well, {selection.rival_mm:.0f} mm apart: check where the MR lies, or add "
+            "another contrast or three landmarks.",
+        )
+    ]
 
 
 def _by_coverage(shares: Sequence[float]) -> list[_Finding]:

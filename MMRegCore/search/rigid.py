@@ -57,7 +57,7 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
 
 
 def posterior_cost(evidence: Evidence, model: MotionModel, effective_sample_size: float) -> Objective:
-    """Of parameters p minus the log posterior per sample, ``-log prior(p) / N − similarity(p)``; N the effective size."""
+    """Of parameters p minus the log posterior per sample, ``-log prior(p) / N − similarity(p)``; N: effective size."""
     parts = [(weight, sampled, model.at(sampled.points)) for weight, sampled in evidence.parts]
 
     def cost(parameters: torch.Tensor) -> torch.Tensor:
@@ -93,9 +93,7 @@ def _refined(
     return starts
 
 
-def _best_of_many(
-    level: _Level, model: MotionModel, settings: SearchSettings, voxel_mm: float
-) -> list[torch.Tensor]:
+def _best_of_many(level: _Level, model: MotionModel, settings: SearchSettings, voxel_mm: float) -> list[torch.Tensor]:
     """The best of translations and rotations (12,) spread evenly over the search range, tried without refinement."""
     if settings.starts == 0:
         return []

@@ -34,10 +34,10 @@ class MotionPriorSettings(Settings):
         maximum=30,
     )
     deformation_mm: float = setting(
-        1.5, help="Smooth deformation along each axis; 0 is none.", unit="mm", minimum=0, maximum=50
+        1.0, help="Smooth deformation along each axis; 0 is none.", unit="mm", minimum=0, maximum=50
     )
     correlation_length_mm: float = setting(
-        20.0, help="Correlation length r of the deformation: exp(-d² / 2r²).", unit="mm", minimum=2, maximum=200
+        24.0, help="Correlation length r of the deformation: exp(-d² / 2r²).", unit="mm", minimum=2, maximum=200
     )
 
 
@@ -72,7 +72,12 @@ class SearchSettings(Settings):
         tier="basic",
     )
     range_deg: float = setting(
-        15.0, help="Their rotations about each axis.", label="Search range of rotations", unit="deg", minimum=0, maximum=90
+        15.0,
+        help="Their rotations about each axis.",
+        label="Search range of rotations",
+        unit="deg",
+        minimum=0,
+        maximum=90,
     )
     extended_range_mm: float = setting(
         30.0,
