@@ -212,7 +212,7 @@ def _encoded(
 def _unrelated(measure: Similarity, fixed: torch.Tensor, moving: Sequence[torch.Tensor]) -> torch.Tensor:
     """Scalar: what the measure gives for samples (N, C) of one place and of another."""
     if measure.unrelated is not None:
-        return torch.tensor(measure.unrelated, device=fixed.device)
+        return fixed.new_full((), measure.unrelated)
     *images, weights = moving
     weight = weights.prod(dim=1)
     total = weight.new_zeros(())
