@@ -253,12 +253,17 @@ def _solve(problem: Problem, settings: RegistrationSettings, start: torch.Tensor
     prepared, options = problem.prepared, settings.model_selection
     device = prepared.fixed.image.device
     given = replace(problem, monitor=problem.monitor.part(0.0, 0.93), start=None if start is None else start.to(device))
-    solution, selection = find_method(settings.method).solve(given, settings.options), None
+    solution = find_method(settings.method).solve(given, settings.options)
+    selection: ModelSelection | None = None
     if options.enabled:
         problem.monitor.report("model selection", 0.93)
         sampled = problem.levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
-        displacement, selection = select_model(prepared, solution.displacement_voxel, sampled, options)
-        error = expected_error_mm(prepared, displacement, sampled)
+        found = solution.displacement_voxel
+        displacement, selected = select_model(prepared, found, sampled, options)
+        selection = replace(selected, rival_mm=solution.rival_mm)
+        # What is selected is as uncertain as what was found, and as far from it as it is.
+        apart_mm = (displacement - found).norm(dim=1, keepdim=True) * prepared.spacing_mm
+        error = torch.hypot(expected_error_mm(prepared, found, sampled), apart_mm)
         maps = {**solution.maps, "expected_error": error}
         solution = replace(solution, displacement_voxel=displacement, maps=maps)
     return _Attempt(prepared.to(torch.device("cpu")), solution.cpu(), selection, device)

@@ -37,6 +37,7 @@ class Solution:
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
     affine: bool = False  # whether the linear part of the result may scale and shear
     start: torch.Tensor | None = None  # where it began, as `Extension.scout` tells it
+    rival_mm: float | None = None  # how far away another result is that fits about as well
 
     def cpu(self) -> Solution:
         """The same on the CPU."""

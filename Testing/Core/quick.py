@@ -10,7 +10,9 @@ CHANGES = {
     "working_spacing_mm": "1.5",
     "lc2.search.sampling_spacing_mm": "3,1.5",
     "lc2.search.half_width": "2,2",
+    "lc2.search.starts": "64",
     "lc2.search.range_mm": "3",
+    "lc2.search.range_deg": "3",
     "lc2.search.extended_range_mm": "6",
     "lc2.iterations": "5",
 }

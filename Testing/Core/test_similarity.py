@@ -282,7 +282,7 @@ class TestInTheSearch:
         prepared, truth = moved_pair()
         search = SearchSettings(similarity=name, sampling_spacing_mm=(2.0,), half_width=(HALF_WIDTH,), range_mm=6.0)
         model = MotionModel.of(prepared, search.prior)
-        found = find_rigid(Levels(prepared), model, search, Monitor())
+        found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
         displacement = model.displacement(found, prepared.grid.shape)
         assert error_voxel(displacement, truth, prepared.fixed.weight) < 1.0
 
@@ -292,7 +292,7 @@ class TestInTheSearch:
         prepared = replace(prepared, moving=(Channel(prepared.moving[0].image, prepared.fixed.weight),))
         search = SearchSettings(similarity=name, sampling_spacing_mm=(2.5,), half_width=(HALF_WIDTH,))
         model = MotionModel.of(prepared, search.prior)
-        found = find_rigid(Levels(prepared), model, search, Monitor())
+        found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
         displacement = model.displacement(found, prepared.grid.shape)
         assert error_voxel(displacement, truth, prepared.fixed.weight) < 5.0
 
@@ -365,7 +365,7 @@ def test_a_measure_in_one_file_is_found_by_its_name_and_drives_the_search(toy):
     prepared, truth = moved_pair()
     search = SearchSettings(similarity="toy", sampling_spacing_mm=(2.5, 1.5), half_width=(1, 1), range_mm=6.0)
     model = MotionModel.of(prepared, search.prior)
-    found = find_rigid(Levels(prepared), model, search, Monitor())
+    found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
     displacement = model.displacement(found, prepared.grid.shape)
     assert error_voxel(displacement, truth, prepared.fixed.weight) < 1.0
 
