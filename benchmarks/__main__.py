@@ -1,8 +1,8 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz`` feeds damaged files to every reader and
-``house`` compares two checkouts, both on request only, as ``gpu``, which needs one.  ``status`` lists the results that
-are older than the code that they measure.
+``accuracy``, ``calibration``, ``discriminability``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz``
+feeds damaged files to every reader and ``house`` compares two checkouts, both on request only, as ``gpu``, which needs
+one.  ``status`` lists the results that are older than the code that they measure.
 ``train-masr-net`` makes the weights that the package comes with.
 """
 
@@ -14,6 +14,7 @@ from benchmarks import (
     bilevel,
     calibration,
     case24,
+    discriminability,
     dns,
     fusion,
     fuzz,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "case24": case24.main,
     "bilevel": bilevel.main,
     "calibration": calibration.main,
+    "discriminability": discriminability.main,
     "dns": dns.main,
     "fusion": fusion.main,
     "known-truth": known_truth.main,
@@ -53,6 +55,8 @@ def main() -> int:
     """Run what is named on the command line."""
     with_options = {
         "accuracy": accuracy.main,
+        "calibration": calibration.main,
+        "discriminability": discriminability.main,
         "dns": dns.main,
         "fuzz": fuzz.main,
         "house": house.main,
