@@ -77,10 +77,13 @@ def name_of(recipe: dict[str, Any]) -> str:
 
 def hard_problem(label_map: int, contrast: str, start_mm: float, start_deg: float, seed: int) -> Problem:
     """A case whose ultrasound lies ``start_mm`` and ``start_deg`` off where it belongs, as tracking would have it."""
-    case = hard_case(label_map, contrast, seed)
+    return moved_off(hard_case(label_map, contrast, seed), start_mm, start_deg, np.random.default_rng([seed, 1]))
+
+
+def moved_off(case: SimulatedCase, shift_mm: float, degrees: float, random: np.random.Generator) -> Problem:
+    """The problem that a case becomes when its ultrasound is shifted and turned about its middle by so much."""
     middle = case.fixed.grid.points_ras()[case.evaluated.numpy()].mean(axis=0)
-    off = _off(middle, start_mm, start_deg, np.random.default_rng([seed, 1]))
-    placed = Grid(case.fixed.grid.shape, off @ case.fixed.grid.ras_from_ijk)
+    placed = Grid(case.fixed.grid.shape, _off(middle, shift_mm, degrees, random) @ case.fixed.grid.ras_from_ijk)
     # The same points of the MR, from where the ultrasound now lies.
     there = case.fixed.grid.points_ras() + case.truth.displacement_mm.double().numpy()
     truth = DisplacementField(torch.from_numpy(there - placed.points_ras()), placed)
@@ -88,27 +91,24 @@ def hard_problem(label_map: int, contrast: str, start_mm: float, start_deg: floa
     return Problem(fixed, case.moving, case.evaluated, truth, None, None, np.eye(4))
 
 
-def hard_case(
-    label_map: int,
-    contrast: str,
-    seed: int,
-    *,
-    confounds: ConfoundSettings | None = None,
-    ultrasound: UltrasoundSettings | None = None,
-) -> SimulatedCase:
+def hard_case(label_map: int, contrast: str, seed: int, *, confounds: ConfoundSettings | None = None) -> SimulatedCase:
     """The case before its start is moved away; what is not given is drawn."""
     random = np.random.default_rng(seed)
     labels, anatomy = _head(label_map)
     direction = _entry(random)
     anatomy = _with_tumour(anatomy, direction, random, seed)
-    drawn = draw_confounds(random)
+    drawn, scanner = draw_confounds(random), draw_ultrasound(random)
     cone = ConeSettings(
         depth_mm=random.uniform(38, 50), half_angle_deg=random.uniform(15, 20), sweep_mm=random.uniform(28, 40)
     )
     head = _draw_head(random)
     images = tuple(render_head(labels, anatomy, name, head, seed=seed) for name in contrast.split("+"))
     shift = BrainShiftSettings(
-        translation_mm=0.5, translation_log_std=0.3, rotation_deg=0.5, residual_mm=random.uniform(0.5, 0.8)
+        translation_mm=0.5,
+        translation_log_std=0.3,
+        rotation_deg=0.5,
+        residual_mm=random.uniform(0.2, 0.7),
+        sinking_mm=random.uniform(0.0, 1.5),
     )
     return simulate(
         replace(anatomy, images=images),
@@ -117,26 +117,36 @@ def hard_case(
         shift=shift,
         cone=cone,
         confounds=confounds or drawn,
-        ultrasound=ultrasound or ULTRASOUND,
+        ultrasound=scanner,
+        landmarks=0,
         seed=seed,
     )
-
-
-ULTRASOUND = UltrasoundSettings(invisible_sulci=0.6)
 
 
 def draw_confounds(random: np.random.Generator) -> ConfoundSettings:
     """How hard a case is."""
     return ConfoundSettings(
-        unmatched=random.uniform(0.15, 0.45),
+        unmatched=random.uniform(0.4, 0.7),
         region_mm=random.uniform(3, 6),
-        trend_db=random.uniform(0.5, 2.5),
+        trend_db=random.uniform(0.5, 2.0),
         trend_mm=random.uniform(10, 18),
-        depth_trend_db=random.uniform(1, 4),
-        contact=random.uniform(2, 6),
+        depth_trend_db=random.uniform(1, 3),
+        contact=random.uniform(0.5, 3.0),
         contact_mm=random.uniform(0.7, 1.2),
-        gel_mm=random.uniform(0, 4),
+        gel_mm=random.uniform(0, 2.5),
         vessels=random.uniform(2, 6),
+    )
+
+
+def draw_ultrasound(random: np.random.Generator) -> UltrasoundSettings:
+    """The scanner of a case: sulci are seen more often than by default, and fine echo is stronger."""
+    return UltrasoundSettings(
+        invisible_sulci=random.uniform(0.5, 0.8),
+        tissue_echo=random.uniform(2.0, 3.0),
+        number_of_looks=2,
+        noise=random.uniform(0.4, 0.8),
+        attenuation_db_per_mm=random.uniform(0.05, 0.15),
+        gain=random.uniform(18.0, 26.0),
     )
 
 
@@ -155,7 +165,8 @@ def _draw_head(random: np.random.Generator) -> HeadSettings:
         slice_mm=random.uniform(2.5, 5.0) if thick else 1.0,
         slice_axis=int(random.integers(3)),
         bias=random.uniform(0.05, 0.2),
-        noise=random.uniform(0.01, 0.04),
+        texture=0.03,
+        noise=random.uniform(0.01, 0.025),
     )
 
 

@@ -108,6 +108,8 @@ def structural_points(
     Tissue borders (largest gradients of the tissue maps, warped by the true displacement) at least 3 mm inside ``mask``
     (D, H, W) and ``apart_mm`` from each other, strongest first.
     """
+    if count == 0:
+        return np.zeros((0, 3))
     grid = truth.grid
     fractions = warp(resample(anatomy.tissues, grid)[None], truth.to_voxel())
     # One image that shows every tissue border that ultrasound can show.

@@ -27,7 +27,10 @@ class ConfoundSettings(Settings):
     """What of the ultrasound an MR explains wrongly or not at all."""
 
     unmatched: float = setting(
-        0.5, "Share of the brain whose echo has no counterpart in the MR: it is that of another place.", minimum=0
+        0.5,
+        "Share of the brain whose echo has no counterpart in the MR: it is that of another place.",
+        minimum=0,
+        maximum=1,
     )
     region_mm: float = setting(4.0, "Size of the regions without a counterpart.", minimum=0.5)
     trend_db: float = setting(3.0, "Standard deviation of a smooth gain over the image.", minimum=0)
@@ -47,11 +50,12 @@ class ConfoundSettings(Settings):
 
 def unmatched_share(beams: BeamGrid, settings: ConfoundSettings, seed: int) -> torch.Tensor:
     """(S, A, R), 0 to 1: how much of the echo at a place is that of another place; `unmatched` on average."""
-    share = min(settings.unmatched, 1.0)
-    size = settings.region_mm
+    share, size = settings.unmatched, settings.region_mm
+    if share in (0, 1):
+        return torch.full(beams.shape, float(share))
     noise = beams.noise("unmatched", seed, size, size, size)
     # Smooth noise has normal values: above this quantile lies the wanted share.
-    quantile = float(torch.erfinv(torch.tensor(1 - 2 * min(max(share, 1e-3), 1 - 1e-3)))) * math.sqrt(2)
+    quantile = float(torch.erfinv(torch.tensor(1 - 2 * share))) * math.sqrt(2)
     return smooth_step(noise, quantile - 0.35, quantile + 0.35)
 
 

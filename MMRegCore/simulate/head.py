@@ -13,7 +13,7 @@ from MMRegCore.geometry import Array, Grid
 from MMRegCore.ops import gaussian_blur
 from MMRegCore.resampling import resample, resample_smoothed
 from MMRegCore.settings import Settings, setting
-from MMRegCore.simulate.anatomy import Anatomy
+from MMRegCore.simulate.anatomy import TISSUES, Anatomy
 from MMRegCore.simulate.contrast import mixture
 from MMRegCore.simulate.mr import Contrast
 from MMRegCore.simulate.noise import random_stream, smooth_noise, white_noise
@@ -125,14 +125,15 @@ def with_glioma(
     sigma = (0.45 * radius_mm / grid.spacing_mm[::-1]).tolist()
     outline = smooth_noise(grid.shape, sigma, random_stream(seed, "glioma")).double().numpy()
     inward_mm = torch.from_numpy(radius_mm * (1 + 0.25 * outline) - distance_mm).float()
-    fluid = anatomy.tissue("ventricles").data[0]
-    tumour = torch.sigmoid(2 * inward_mm / edge_mm) * (anatomy.brain.data[0] - fluid).clamp(0, 1)
-    tumour = torch.where(tumour > 0.02, tumour, torch.zeros(()))
+    share = torch.sigmoid(2 * inward_mm / edge_mm)
+    share = torch.where(share > 0.02, share, torch.zeros(()))
+    replaced = torch.tensor([float(name != "ventricles") for name in TISSUES]).reshape(-1, 1, 1, 1)
+    tissues = anatomy.tissues.data
     return replace(
         anatomy,
-        tissues=anatomy.tissues.with_data(anatomy.tissues.data * (1 - tumour)),
-        pia=anatomy.pia.with_data(anatomy.pia.data * (1 - tumour)),
-        tumour=Volume(tumour[None], grid, name="tumour"),
+        tissues=anatomy.tissues.with_data(tissues * (1 - share * replaced)),
+        pia=anatomy.pia.with_data(anatomy.pia.data * (1 - share)),
+        tumour=Volume((share * (tissues * replaced).sum(dim=0))[None], grid, name="tumour"),
     )
 
 
