@@ -31,6 +31,7 @@ from MMRegCore.simulate import (
     render_head,
     simulate,
     with_glioma,
+    with_thin_sulci,
 )
 from MMRegCore.simulate.craniotomy import place_probe
 
@@ -96,6 +97,7 @@ def hard_case(label_map: int, contrast: str, seed: int, *, confounds: ConfoundSe
     random = np.random.default_rng(seed)
     labels, anatomy = _head(label_map)
     direction = _entry(random)
+    anatomy = with_thin_sulci(anatomy, random.uniform(0.5, 0.9), apart_mm=random.uniform(4.0, 7.0), seed=seed)
     anatomy = _with_tumour(anatomy, direction, random, seed)
     drawn, scanner = draw_confounds(random), draw_ultrasound(random)
     cone = ConeSettings(
@@ -107,8 +109,8 @@ def hard_case(label_map: int, contrast: str, seed: int, *, confounds: ConfoundSe
         translation_mm=0.5,
         translation_log_std=0.3,
         rotation_deg=0.5,
-        residual_mm=random.uniform(0.2, 0.7),
-        sinking_mm=random.uniform(0.0, 1.5),
+        residual_mm=random.uniform(0.2, 0.6),
+        sinking_mm=random.uniform(0.0, 1.0),
     )
     return simulate(
         replace(anatomy, images=images),
@@ -127,11 +129,11 @@ def draw_confounds(random: np.random.Generator) -> ConfoundSettings:
     """How hard a case is."""
     return ConfoundSettings(
         unmatched=random.uniform(0.4, 0.7),
-        region_mm=random.uniform(3, 6),
-        trend_db=random.uniform(0.5, 2.0),
+        region_mm=random.uniform(4, 8),
+        trend_db=random.uniform(0.5, 2.5),
         trend_mm=random.uniform(10, 18),
-        depth_trend_db=random.uniform(1, 3),
-        contact=random.uniform(0.5, 3.0),
+        depth_trend_db=random.uniform(1, 4),
+        contact=random.uniform(0.5, 4.0),
         contact_mm=random.uniform(0.7, 1.2),
         gel_mm=random.uniform(0, 2.5),
         vessels=random.uniform(2, 6),
@@ -161,7 +163,7 @@ def _draw_head(random: np.random.Generator) -> HeadSettings:
     # One in three is of thick slices.
     thick = random.uniform() < 1 / 3
     return HeadSettings(
-        blur_mm=random.uniform(0.4, 0.8),
+        blur_mm=random.uniform(0.3, 0.6),
         slice_mm=random.uniform(2.5, 5.0) if thick else 1.0,
         slice_axis=int(random.integers(3)),
         bias=random.uniform(0.05, 0.2),

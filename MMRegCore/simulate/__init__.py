@@ -17,6 +17,7 @@ from MMRegCore.simulate.files import write_case as write_case
 from MMRegCore.simulate.head import HeadSettings as HeadSettings
 from MMRegCore.simulate.head import render_head as render_head
 from MMRegCore.simulate.head import with_glioma as with_glioma
+from MMRegCore.simulate.head import with_thin_sulci as with_thin_sulci
 from MMRegCore.simulate.mr import anatomy_from_labels as anatomy_from_labels
 from MMRegCore.simulate.mr import anatomy_from_mr as anatomy_from_mr
 from MMRegCore.simulate.random_field import smooth_random_field as smooth_random_field

@@ -16,7 +16,7 @@ from MMRegCore.settings import Settings, setting
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy
 from MMRegCore.simulate.contrast import mixture
 from MMRegCore.simulate.mr import Contrast
-from MMRegCore.simulate.noise import random_stream, smooth_noise, white_noise
+from MMRegCore.simulate.noise import random_stream, smooth_noise, smooth_step, white_noise
 from MMRegCore.volume import Volume
 
 # Labels around the brain: what FreeSurfer's extended atlas calls the head.
@@ -135,6 +135,29 @@ def with_glioma(
         pia=anatomy.pia.with_data(anatomy.pia.data * (1 - share)),
         tumour=Volume((share * (tissues * replaced).sum(dim=0))[None], grid, name="tumour"),
     )
+
+
+def with_thin_sulci(anatomy: Anatomy, strength: float = 0.5, *, apart_mm: float = 5.0, seed: int = 0) -> Anatomy:
+    """The anatomy with thin curved sheets of fluid, which label maps lack: small sulci and perivascular spaces.
+
+    ``strength`` is the fraction of fluid in the middle of a sheet, ``apart_mm`` the size of its folds.  Both MR and
+    ultrasound show them, so that fine detail corresponds as it does in patients.
+    """
+    grid = anatomy.tissues.grid
+
+    def smooth(name: str, sigma_mm: float) -> torch.Tensor:
+        sigma = (sigma_mm / grid.spacing_mm[::-1]).tolist()
+        return smooth_noise(grid.shape, sigma, random_stream(seed, f"thin sulci {name}"))
+
+    sheet = torch.exp(-0.5 * (smooth("folds", apart_mm) / 0.12) ** 2)
+    sheet = sheet * smooth_step(smooth("patches", apart_mm), -0.5, 0.5)
+    solid = anatomy.tissues.data[: TISSUES.index("sulci")]
+    share = strength * sheet
+    tissues = anatomy.tissues.data.clone()
+    tissues[: len(solid)] = solid * (1 - share)
+    tissues[len(solid)] += (solid * share).sum(dim=0)
+    pia = torch.maximum(anatomy.pia.data, (sheet * solid.sum(dim=0))[None])
+    return replace(anatomy, tissues=anatomy.tissues.with_data(tissues), pia=anatomy.pia.with_data(pia))
 
 
 def _head_box(labels: Volume, margin: int = 4) -> Volume:
