@@ -128,7 +128,7 @@ def hard_case(label_map: int, contrast: str, seed: int, *, confounds: ConfoundSe
 def draw_confounds(random: np.random.Generator) -> ConfoundSettings:
     """How hard a case is."""
     return ConfoundSettings(
-        unmatched=random.uniform(0.4, 0.7),
+        unmatched=random.uniform(0.5, 0.75),
         region_mm=random.uniform(4, 8),
         trend_db=random.uniform(0.5, 2.5),
         trend_mm=random.uniform(10, 18),

@@ -59,7 +59,7 @@ def unmatched_share(beams: BeamGrid, settings: ConfoundSettings, seed: int) -> t
     return smooth_step(noise, quantile - 0.35, quantile + 0.35)
 
 
-def decoy_points(beams: BeamGrid, settings: ConfoundSettings, seed: int) -> Array:
+def decoy_points(beams: BeamGrid, seed: int) -> Array:
     """(S, A, R, 3), RAS mm: the other place of each sample: turned about the middle beam, as deep as before."""
     random = random_stream(seed, "decoy")
     axis = beams.points_ras[tuple(n // 2 for n in beams.shape[:2])]
@@ -78,7 +78,8 @@ def trend(beams: BeamGrid, settings: ConfoundSettings, seed: int) -> torch.Tenso
     slope, bend = random.standard_normal(2)
     over_depth = settings.depth_trend_db * (slope * relative_depth + bend * (4 * relative_depth.square() - 0.33))
     gain_db = settings.trend_db * beams.noise("trend", seed, length, length, length) + over_depth
-    return 10 ** (gain_db / 20)
+    factor: torch.Tensor = 10 ** (gain_db / 20)
+    return factor
 
 
 def vessels(beams: BeamGrid, settings: ConfoundSettings, seed: int) -> torch.Tensor:

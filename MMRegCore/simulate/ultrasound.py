@@ -183,7 +183,7 @@ def _with_unmatched(
     tissue: _Tissue, beams: BeamGrid, anatomy: Anatomy, truth: DisplacementField, confounds: ConfoundSettings, seed: int
 ) -> _Tissue:
     """The tissue, replaced in random regions by that of another place, of which the MR says nothing."""
-    other = _Tissue.at(decoy_points(beams, confounds, seed), anatomy, truth, None)
+    other = _Tissue.at(decoy_points(beams, seed), anatomy, truth, None)
     share = unmatched_share(beams, confounds, seed) * other.brain.clamp(0, 1)
     kept = 1 - share
     # What lies outside the brain and what was resected stays as it is.

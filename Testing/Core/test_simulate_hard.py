@@ -89,7 +89,7 @@ def test_the_wanted_share_has_no_counterpart(share):
 
 
 def test_the_other_place_is_as_deep_and_far_off():
-    here, there = beams().points_ras, decoy_points(beams(), ConfoundSettings(), 0)
+    here, there = beams().points_ras, decoy_points(beams(), 0)
     middle = here[tuple(n // 2 for n in beams().shape[:2])]
     direction = (middle[-1] - middle[0]) / np.linalg.norm(middle[-1] - middle[0])
     assert np.abs((there - here) @ direction).max() < 1e-9
