@@ -1,8 +1,8 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz`` feeds damaged files to every reader and
-``house`` compares two checkouts, both on request only, as ``gpu``, which needs one.  ``status`` lists the results that
-are older than the code that they measure.
+``accuracy``, ``calibration``, ``discriminability``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz``
+feeds damaged files to every reader and ``house`` compares two checkouts, both on request only, as ``gpu``, which needs
+one.  ``status`` lists the results that are older than the code that they measure.
 ``train-masr-net`` and ``train-brain-unet`` make the weights that the package comes with.
 """
 
@@ -16,6 +16,7 @@ from benchmarks import (
     brain_training,
     calibration,
     case24,
+    discriminability,
     dns,
     fusion,
     fuzz,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "bilevel": bilevel.main,
     "brain": brain.main,
     "calibration": calibration.main,
+    "discriminability": discriminability.main,
     "dns": dns.main,
     "fusion": fusion.main,
     "known-truth": known_truth.main,
@@ -56,6 +58,8 @@ def main() -> int:
     """Run what is named on the command line."""
     with_options = {
         "accuracy": accuracy.main,
+        "calibration": calibration.main,
+        "discriminability": discriminability.main,
         "dns": dns.main,
         "fuzz": fuzz.main,
         "house": house.main,
