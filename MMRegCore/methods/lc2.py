@@ -33,7 +33,7 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
     """Maximise ``mean similarity(p) − |p|² / 2N`` over the parameters p of the motion model; N: effective sample size.
 
     First the rigid part alone, from many translations and from coarse to fine, then the rigid part and a smooth
-    deformation together at the finest level.
+    deformation together at the finest level.  Landmarks count in both.
     """
     from MMRegCore.optimisation.lbfgs import minimise
     from MMRegCore.search.motion_model import MotionModel
@@ -43,10 +43,10 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
     model = MotionModel.of(problem.prepared, search.prior)
     rigid = problem.start
     if rigid is None:
-        rigid = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.35))
+        rigid = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.35), problem.landmarks)
     finest = problem.levels.all(search.similarity, search.sampling_spacing_mm, search.half_width)[-1]
     (best,) = minimise(
-        posterior_cost(finest, model, search.effective_sample_size),
+        posterior_cost(finest, model, search.effective_sample_size, problem.landmarks),
         [model.from_linear(rigid)],
         iterations=settings.iterations,
         first_step=0.5,
@@ -54,7 +54,8 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
         report=lambda share: monitor.report("deformation", share),
     )
     displacement = model.displacement(best.parameters, problem.prepared.grid.shape)
-    return Solution(displacement, affine=search.prior.scale_shear_percent > 0, start=rigid)
+    affine = search.prior.scale_shear_percent > 0
+    return Solution(displacement, affine=affine, start=rigid, landmark_use="search")
 
 
 def scout(problem: Problem, settings: Lc2Settings) -> torch.Tensor:
@@ -66,7 +67,8 @@ def scout(problem: Problem, settings: Lc2Settings) -> torch.Tensor:
     spacing = search.sampling_spacing_mm
     # The finest level only chooses among what the others found; on a grid for scouting the one before it does that.
     coarse = replace(search, sampling_spacing_mm=(*spacing[:-1], *spacing[-2:-1])) if len(spacing) > 1 else search
-    return find_rigid(problem.levels, MotionModel.of(problem.prepared, search.prior), coarse, problem.monitor)
+    model = MotionModel.of(problem.prepared, search.prior)
+    return find_rigid(problem.levels, model, coarse, problem.monitor, problem.landmarks)
 
 
 def is_new(found: torch.Tensor, known: torch.Tensor) -> bool:

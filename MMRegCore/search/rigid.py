@@ -10,6 +10,7 @@ import torch
 
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation.lbfgs import Minimum, Objective, minimise
+from MMRegCore.search.landmarks import LandmarkTerm
 from MMRegCore.search.motion_model import LINEAR, MotionModel
 from MMRegCore.search.sampled import Levels, SampledSimilarity
 from MMRegCore.search.settings import SearchSettings
@@ -31,7 +32,13 @@ class _Level(NamedTuple):
     at_once: int  # motions that are compared in one call
 
 
-def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, monitor: Monitor) -> torch.Tensor:
+def find_rigid(
+    levels: Levels,
+    model: MotionModel,
+    settings: SearchSettings,
+    monitor: Monitor,
+    landmarks: LandmarkTerm | None = None,
+) -> torch.Tensor:
     """(12,): parameters of the rigid transform with the largest posterior.
 
     The translations of a grid are tried at the coarsest level; the best are refined there by L-BFGS, the best of
@@ -44,11 +51,13 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     model : MotionModel
     settings : SearchSettings
     monitor : Monitor
+    landmarks : LandmarkTerm, optional
+        Further evidence on the motion.
     """
     sampled = levels.all(settings.similarity, settings.sampling_spacing_mm, settings.half_width)
     searched = [
         _Level(
-            posterior_cost(level, model, settings.effective_sample_size),
+            posterior_cost(level, model, settings.effective_sample_size, landmarks),
             max(_SAMPLES_AT_ONCE // max(len(level.points), 1), 1),
         )
         for level in sampled
@@ -60,13 +69,23 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
         return best[int(_values(searched[-1], torch.stack(best)).argmin())]
 
 
-def posterior_cost(sampled: SampledSimilarity, model: MotionModel, effective_sample_size: float) -> Objective:
-    """Of parameters p minus the log posterior per sample, ``|p|² / 2N − mean similarity(p)``; N the effective size."""
+def posterior_cost(
+    sampled: SampledSimilarity,
+    model: MotionModel,
+    effective_sample_size: float,
+    landmarks: LandmarkTerm | None = None,
+) -> Objective:
+    """Of parameters p minus the log posterior per sample, ``|p|² / 2N − mean similarity(p)``; N the effective size.
+
+    Landmarks add minus their log-likelihood over N, ``Σ |T(fixed) − moving|² / 2 σ² N``.
+    """
     motion = model.at(sampled.points)
+    landmark_cost = None if landmarks is None else landmarks.cost(model)
 
     def cost(parameters: torch.Tensor) -> torch.Tensor:
         prior = parameters.square().sum(dim=1) / (2 * effective_sample_size)
-        return prior - sampled.means(motion(parameters))
+        value = prior - sampled.means(motion(parameters))
+        return value if landmark_cost is None else value + landmark_cost(parameters) / effective_sample_size
 
     return cost
 
