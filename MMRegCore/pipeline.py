@@ -14,20 +14,33 @@ import torch
 
 from MMRegCore.assessment.assess import assess
 from MMRegCore.assessment.expected_error import expected_error_mm
+from MMRegCore.assessment.landmarks import given_landmarks
 from MMRegCore.assessment.quality import Verdict
 from MMRegCore.assessment.verdict import REJECTED_MM
 from MMRegCore.config import DEFAULT_PRESET, RegistrationSettings, load_preset
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import DeviceError, InputError
+from MMRegCore.evaluate.landmarks import paired_points
+from MMRegCore.geometry import Array
 from MMRegCore.intensities import levelled_volume, without_outliers, without_padding
+from MMRegCore.io.landmarks import Landmarks
 from MMRegCore.methods import find_method
 from MMRegCore.methods.protocol import Extension, Problem, Solution
 from MMRegCore.monitor import Monitor
 from MMRegCore.ops import positions_between, sample
 from MMRegCore.prepare import Prepared, check_image, crop_to_foreground, prepare
-from MMRegCore.provenance import InitialTransformRecord, Provenance, SecondSearch, WorkingGrid, image_record, versions
+from MMRegCore.provenance import (
+    InitialTransformRecord,
+    LandmarkRecord,
+    Provenance,
+    SecondSearch,
+    WorkingGrid,
+    image_record,
+    versions,
+)
 from MMRegCore.result import RegistrationResult
 from MMRegCore.runtime import memory_budget_bytes, peak_memory_bytes, resolve_device
+from MMRegCore.search.landmarks import LandmarkPairs, LandmarkStart
 from MMRegCore.search.model_selection import select_model
 from MMRegCore.search.sampled import Levels
 from MMRegCore.search.selection import ModelSelection
@@ -69,6 +82,7 @@ class _Run:
     initial: SpatialTransform
     device: torch.device
     memory_gb: float | None
+    landmarks: LandmarkStart | None
     timings: dict[str, float]
 
 
@@ -78,6 +92,8 @@ def register(
     *,
     settings: RegistrationSettings | str = DEFAULT_PRESET,
     initial_transform: SpatialTransform | None = None,
+    landmarks: tuple[Landmarks | Array, Landmarks | Array] | None = None,
+    landmark_error_mm: float = 2.0,
     device: str = "auto",
     memory_gb: float | None = None,
     seed: int = 0,
@@ -96,6 +112,13 @@ def register(
         Settings, or the name of a preset.
     initial_transform : SpatialTransform, optional
         Fixed to moving, any kind; identity when None.
+    landmarks : pair of Landmarks or of ndarray (N, 3), optional
+        Corresponding points, fixed and moving, RAS mm, paired as by `target_registration_error`.  What brings them
+        together best follows the initial transform: a rigid transform of three or more pairs, a translation of fewer
+        or of pairs on one line.  Methods that search by a posterior (``lc2``, the rigid search of ``dns``) weigh them
+        there as evidence, too.
+    landmark_error_mm : float
+        Standard deviation of a landmark along each axis.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     memory_gb : float, optional
@@ -110,7 +133,7 @@ def register(
     Raises
     ------
     InputError, GeometryError
-        When an image, a mask or the transform cannot be used; says what was expected and what came.
+        When an image, a mask, the transform or a landmark cannot be used; says what was expected and what came.
     DeviceError
         When the device or the memory is not there.
     Cancelled
@@ -124,6 +147,10 @@ def register(
     initial = initial_transform or SpatialTransform.identity()
     monitor.report("preparing the images", 0.0)
     _check_inputs(fixed, movings, initial)
+    start = None
+    if landmarks is not None:
+        start = _landmark_start(landmarks, landmark_error_mm, (fixed, movings), initial)
+        initial = start.transform
     given = (fixed, *movings)
     fixed, movings = without_outliers(fixed), [without_padding(without_outliers(volume)) for volume in movings]
     _check_inputs(fixed, movings, initial)
@@ -132,7 +159,7 @@ def register(
         monitor.report("finding the brain", 0.0)
         with _timed(timings, "brain"):
             movings = with_brain(movings)
-    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, timings)
+    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, start, timings)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         found, second_search = _search(run, chosen, monitor)
@@ -147,6 +174,7 @@ def register(
             initial=initial,
             maps={name: _on_fixed_grid(values, found.prepared, fixed) for name, values in found.solution.maps.items()},
             model_selection=found.selection,
+            landmarks=None if start is None else given_landmarks(start, found.solution.landmark_use, transform),
             on_verdict=partial(on_transform, transform),
             monitor=monitor.part(0.88, 1.0),
         )
@@ -158,7 +186,7 @@ def register(
             image_record(replace(volume, reading=cleaned.reading))
             for volume, cleaned in zip(given[1:], movings, strict=True)
         ),
-        initial_transform=None if initial_transform is None else InitialTransformRecord.of(initial),
+        initial_transform=None if initial_transform is None else InitialTransformRecord.of(initial_transform),
         preset=settings if isinstance(settings, str) else None,
         settings=chosen.to_dict(),
         second_search=second_search,
@@ -169,6 +197,7 @@ def register(
         peak_memory_bytes=peak_memory_bytes(found.device),
         working_grid=WorkingGrid.of(found.prepared.grid),
         timings_s={name: round(seconds, 3) for name, seconds in run.timings.items()},
+        landmarks=None if start is None else _landmark_record(start),
     )
     monitor.report("done", 1.0)
     return RegistrationResult(transform, assessment.after, assessment, provenance)
@@ -180,6 +209,31 @@ def _check_inputs(fixed: Volume, moving: Sequence[Volume], initial: SpatialTrans
     check_invertible(initial, "the initial transform")
     for volume in (fixed, *moving):
         check_image(volume)
+
+
+def _landmark_start(
+    landmarks: tuple[Landmarks | Array, Landmarks | Array],
+    error_mm: float,
+    images: tuple[Volume, Sequence[Volume]],
+    initial: SpatialTransform,
+) -> LandmarkStart:
+    """Check landmarks, pair them, and fit what brings them together after the initial transform."""
+    if len(landmarks) != 2:
+        raise InputError(f"expected two lists of landmarks, fixed and moving; got {len(landmarks)}")
+    fixed, moving = landmarks
+    if isinstance(fixed, Landmarks) and isinstance(moving, Landmarks):
+        (fixed_ras, moving_ras), labels = paired_points(fixed, moving), fixed.labels
+    else:
+        fixed_ras, moving_ras = (each.points_ras if isinstance(each, Landmarks) else each for each in landmarks)
+        labels = ()
+    pairs = LandmarkPairs(fixed_ras, moving_ras, error_mm, labels)
+    pairs.check_inside(*images)
+    return pairs.start(initial)
+
+
+def _landmark_record(start: LandmarkStart) -> LandmarkRecord:
+    pairs = start.pairs
+    return LandmarkRecord.of(pairs.fixed_ras, pairs.moving_ras, pairs.error_mm, start.matrix_ras)
 
 
 def _search(run: _Run, settings: RegistrationSettings, monitor: Monitor) -> tuple[_Attempt, SecondSearch | None]:
@@ -235,7 +289,8 @@ def _on_device(
 
     def there(pair: Prepared) -> _Found:
         memory = memory_budget_bytes(pair.fixed.image.device, run.memory_gb)
-        problem = Problem(pair, Levels(pair), memory, monitor)
+        marks = None if run.landmarks is None else run.landmarks.pairs.on(pair, run.initial)
+        problem = Problem(pair, Levels(pair), memory, monitor, landmarks=marks)
         with at_most(find_method(settings.method).threads(problem)):
             return work(problem)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from MMRegCore.geometry import Grid
+from MMRegCore.geometry import Array, Grid
 from MMRegCore.runtime import package_version
 from MMRegCore.transform import SpatialTransform
 from MMRegCore.version import __version__
@@ -46,6 +46,24 @@ class InitialTransformRecord:
     def of(cls, transform: SpatialTransform) -> InitialTransformRecord:
         """Of a transform."""
         return cls(_rows(transform.linear_ras.tolist()), transform.is_linear)
+
+
+@dataclass(frozen=True)
+class LandmarkRecord:
+    """Landmark pairs that guided the registration: points in RAS mm, their standard deviation along each axis.
+
+    ``start_ras`` (RAS mm) is what was fitted to them; it follows the initial transform.
+    """
+
+    fixed_ras: tuple[tuple[float, ...], ...]
+    moving_ras: tuple[tuple[float, ...], ...]
+    error_mm: float
+    start_ras: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, fixed_ras: Array, moving_ras: Array, error_mm: float, start_ras: Array) -> LandmarkRecord:
+        """Of points (N, 3) each, and a matrix (4, 4)."""
+        return cls(_rows(fixed_ras.tolist()), _rows(moving_ras.tolist()), error_mm, _rows(start_ras.tolist()))
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,7 @@ class Provenance:
     working_grid: WorkingGrid
     timings_s: dict[str, float]
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    landmarks: LandmarkRecord | None = None
 
 
 def image_record(volume: Volume) -> ImageRecord:

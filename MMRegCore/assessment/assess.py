@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from MMRegCore.assessment.maps import MapSpec, Measured, find_map, map_specs
-from MMRegCore.assessment.notes import notes_on
+from MMRegCore.assessment.notes import notes_on, notes_on_landmarks
 from MMRegCore.assessment.quality import (
     Distribution,
+    GivenLandmarks,
     ImageComparison,
     JacobianSummary,
     MapSummary,
@@ -71,6 +72,7 @@ def assess(
     initial: SpatialTransform | None = None,
     maps: Mapping[str, torch.Tensor] | None = None,
     model_selection: ModelSelection | None = None,
+    landmarks: GivenLandmarks | None = None,
     on_verdict: Callable[[Verdict], None] = lambda _: None,
     monitor: Monitor | None = None,
 ) -> Assessment:
@@ -78,9 +80,10 @@ def assess(
 
     ``transform`` is the whole way from fixed to moving, of any kind; ``initial`` the initial transform, identity when
     None.  ``maps`` (D, H, W) by their names are those on the fixed grid that cannot be computed from the transform,
-    such as 'expected_error'.  ``on_verdict`` is called with the verdict as soon as it is known; what takes longer is
-    measured after that.  Raises `InputError` when nothing is inside the mask, the transform gives non-finite
-    displacements there, or a map is not known; `GeometryError` when a map does not fill the fixed grid.
+    such as 'expected_error'.  ``landmarks`` are those that guided the registration.  ``on_verdict`` is called with the
+    verdict as soon as it is known; what takes longer is measured after that.  Raises `InputError` when nothing is
+    inside the mask, the transform gives non-finite displacements there, or a map is not known; `GeometryError` when a
+    map does not fill the fixed grid.
     """
     monitor = monitor if monitor is not None else Monitor()
     mask = fixed.foreground
@@ -101,14 +104,15 @@ def assess(
     by_name = {each.spec.name: each for each in found}
     jacobian = _jacobian(by_name["jacobian_determinant"].volume.data[0][mask])
     expected = by_name["expected_error"].summary.inside.mean if "expected_error" in by_name else None
-    verdict = judge(expected, model_selection, [_share(image.foreground, mask) for image in after], jacobian)
+    verdict = judge(expected, model_selection, [_share(image.foreground, mask) for image in after], jacobian, landmarks)
     on_verdict(verdict)
     compared, comparison = [], _Comparison(fixed, mask)
     for index, states in enumerate(zip(before, after, strict=True)):
         monitor.report(f"comparing {states[1].name}", 0.4 + 0.6 * index / len(moving))
         compared.append(comparison.of(*states))
     quality = _quality(measured, found, tuple(compared), model_selection, jacobian, verdict)
-    quality = replace(quality, notes=(*quality.notes, *_doubts((fixed, *moving))))
+    notes = (*quality.notes, *notes_on_landmarks(landmarks), *_doubts((fixed, *moving)))
+    quality = replace(quality, notes=notes, landmarks=landmarks)
     monitor.report("assessed", 1.0)
     return Assessment(quality, found, before, after, mask)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from MMRegCore.assessment.quality import Distribution, ImageComparison, JacobianSummary, RigidPart
+from MMRegCore.assessment.quality import Distribution, GivenLandmarks, ImageComparison, JacobianSummary, RigidPart
 
 # Below this share of the ultrasound covered by the MR, the reader should know.
 COVERED = 0.98
@@ -26,6 +26,28 @@ def notes_on(
     for image in moving:
         notes += [*_coverage(image), _similarity(image)]
     return tuple(notes)
+
+
+def notes_on_landmarks(landmarks: GivenLandmarks | None) -> tuple[str, ...]:
+    """What landmarks that guided a registration did, and what they cannot tell."""
+    if landmarks is None:
+        return ()
+    pairs = "1 landmark pair" if landmarks.count == 1 else f"{landmarks.count} landmark pairs"
+    start = {"rigid": "a rigid start", "translation": "a start by translation"}[landmarks.motion]
+    if landmarks.motion == "translation" and landmarks.count > 2:
+        start += " (they lie too close to one line for a rotation)"
+    use = {
+        "start": f"they gave {start} and nothing more, since this method cannot weigh them",
+        "rigid search": f"they gave {start} and counted in the rigid search, not in the deformation",
+        "search": f"they gave {start} and counted in the search",
+    }[landmarks.use]
+    given, at_start, after = landmarks.given, landmarks.start, landmarks.after
+    return (
+        f"Registered with {pairs} given, of {landmarks.error_mm:g} mm error; they cannot judge the result. What is "
+        f"called the initial transform here is their start: {use}.",
+        f"Distance of the given landmarks: {given.mean:.1f} mm on average before, {at_start.mean:.1f} mm at the start, "
+        f"{after.mean:.1f} mm after registration (largest {after.max:.1f} mm, landmark {landmarks.farthest}).",
+    )
 
 
 def _movement(total: Distribution, rigid: RigidPart, local: Distribution) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from MMRegCore.errors import InputError
 from MMRegCore.records import from_json
-from MMRegCore.search.selection import ModelSelection
+from MMRegCore.search.selection import LandmarkMotion, LandmarkUse, ModelSelection
 
 Level = Literal["accept", "review", "reject"]
 # Of result.json; raised when a key is renamed or goes.
@@ -86,6 +86,43 @@ class MapSummary:
 
 
 @dataclass(frozen=True)
+class LandmarkDistances:
+    """Distances of moving landmarks from where a transform takes their fixed partners, mm."""
+
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class GivenLandmarks:
+    """Landmark pairs that guided the registration: what is left of their distances does not judge the result.
+
+    Attributes
+    ----------
+    count : int
+    error_mm : float
+        Standard deviation along each axis that they were given with.
+    motion : {'rigid', 'translation'}
+        What was fitted to them for the start.
+    use : {'start', 'rigid search', 'search'}
+        Whether they gave the start only, or stayed as evidence in the rigid search, or in all of it.
+    given, start, after : LandmarkDistances
+        Under the initial transform that was given, under the start, after the registration.
+    farthest : str
+        Label of the landmark with the largest distance after the registration.
+    """
+
+    count: int
+    error_mm: float
+    motion: LandmarkMotion
+    use: LandmarkUse
+    given: LandmarkDistances
+    start: LandmarkDistances
+    after: LandmarkDistances
+    farthest: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether to believe it, with reasons, the gravest first."""
 
@@ -111,6 +148,7 @@ class Quality:
     model_selection: ModelSelection | None
     verdict: Verdict
     notes: tuple[str, ...]
+    landmarks: GivenLandmarks | None = None  # those that guided the registration
 
 
 def read_quality(text: str) -> Quality:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from MMRegCore.assessment.quality import JacobianSummary, Level, Verdict
+from MMRegCore.assessment.quality import GivenLandmarks, JacobianSummary, Level, Verdict
 from MMRegCore.search.selection import ModelSelection
 
 # Expected mean error (mm) below which a result is accepted, and above which it is rejected.
@@ -13,6 +13,8 @@ REJECTED_MM = 4.0
 # Below these shares of the ultrasound covered by an MR.
 LITTLE_COVERED = 0.8
 HARDLY_COVERED = 0.4
+# Standard deviations between a landmark and its partner that their error hardly explains (1 in 1000).
+CONTRADICTED = 4.0
 
 _Finding = tuple[Level, str]
 _ORDER: tuple[Level, ...] = ("reject", "review", "accept")
@@ -23,11 +25,12 @@ def judge(
     model_selection: ModelSelection | None,
     covered: Sequence[float],
     jacobian: JacobianSummary,
+    landmarks: GivenLandmarks | None = None,
 ) -> Verdict:
     """The gravest finding decides; all are named, the gravest first.
 
     ``expected_error_mm`` is the mean over the field of view, None where it is not known; ``covered`` the share of the
-    ultrasound that each MR covers.
+    ultrasound that each MR covers; ``landmarks`` those that guided the registration.
     """
     findings = [
         *_by_error(expected_error_mm),
@@ -35,6 +38,7 @@ def judge(
         *_by_rival(model_selection),
         *_by_coverage(covered),
         *_by_folding(jacobian),
+        *_by_landmarks(landmarks),
     ]
     findings.sort(key=lambda finding: _ORDER.index(finding[0]))
     return Verdict(findings[0][0], tuple(sentence for _, sentence in findings), expected_error_mm)
@@ -89,3 +93,16 @@ def _by_coverage(shares: Sequence[float]) -> list[_Finding]:
 def _by_folding(jacobian: JacobianSummary) -> list[_Finding]:
     count = jacobian.folding_voxels
     return [("reject", f"Folding (negative Jacobian) in {count} voxels.")] if count else []
+
+
+def _by_landmarks(landmarks: GivenLandmarks | None) -> list[_Finding]:
+    # That they agree is no finding: they were fitted.
+    if landmarks is None or landmarks.after.max <= CONTRADICTED * landmarks.error_mm:
+        return []
+    return [
+        (
+            "review",
+            f"Given landmark {landmarks.farthest} ends {landmarks.after.max:.1f} mm from its partner, more than its "
+            f"error of {landmarks.error_mm:g} mm explains: check the pair, or the result.",
+        )
+    ]

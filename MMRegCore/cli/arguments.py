@@ -47,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_register(parser: _Parser) -> None:
     _add_images(parser)
     parser.add_path("--initial-transform", "T", "fixed to moving, any ITK transform")
+    _add_landmarks(parser)
+    text = "standard deviation of the landmarks along each axis (default: 2)"
+    parser.add_argument("--landmark-error-mm", type=float, metavar="X", help=text)
     parser.add_argument(
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help=f"settings to start from (default: {DEFAULT_PRESET})"
     )
@@ -99,6 +102,10 @@ def _add_apply(parser: _Parser) -> None:
 def _add_tre(parser: _Parser) -> None:
     parser.add_path("--transform", "T", "fixed to moving", required=True)
     parser.add_path("--initial-transform", "T", "what 'before' is measured with")
+    _add_landmarks(parser)
+
+
+def _add_landmarks(parser: _Parser) -> None:
     parser.add_path("--fixed-landmarks", "A", f"in the ultrasound ({_LANDMARKS})")
     parser.add_path("--moving-landmarks", "B", f"in the MR ({_LANDMARKS})")
     parser.add_path("--landmarks", "PAIRS", "both in one .csv (mr_x,mr_y,mr_z,us_x,us_y,us_z) or .tag")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -12,6 +13,7 @@ from MMRegCore.errors import InputError
 from MMRegCore.io.files import itk_name, remove_abandoned
 
 if TYPE_CHECKING:
+    from MMRegCore.io.landmarks import Landmarks
     from MMRegCore.volume import Volume
 
 NO_MASK = "none"
@@ -63,3 +65,21 @@ def read_moving(paths: Sequence[Path], masks: Sequence[str]) -> tuple[Volume, ..
     for path, mask in zip_longest(paths, masks, fillvalue=NO_MASK):
         volumes.append(read_volume(path, mask_path=None if mask == NO_MASK else mask))
     return tuple(distinctly_named(volumes))
+
+
+def read_landmarks_given(arguments: argparse.Namespace) -> tuple[Landmarks, Landmarks] | None:
+    """Read the fixed and the moving landmarks of ``--landmarks``, or of one option for each; None without any of them.
+
+    Raises `InputError` for half of a pair, for both ways at once, and as the readers.
+    """
+    from MMRegCore.io.landmarks import read_landmark_pairs, read_landmarks
+
+    lists = [arguments.fixed_landmarks, arguments.moving_landmarks]
+    if arguments.landmarks is None and not any(lists):
+        return None
+    if (arguments.landmarks is None) == (None in lists) or (arguments.landmarks and any(lists)):
+        raise InputError("expected --landmarks PAIRS, or --fixed-landmarks A and --moving-landmarks B")
+    if arguments.landmarks:
+        return read_landmark_pairs(arguments.landmarks)
+    fixed, moving = (read_landmarks(path) for path in lists)
+    return fixed, moving

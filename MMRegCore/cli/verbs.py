@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from MMRegCore.cli.inputs import changes_from, check_output_folder, read_moving
+from MMRegCore.cli.inputs import changes_from, check_output_folder, read_landmarks_given, read_moving
 from MMRegCore.cli.interrupts import cancel_on_signals
 from MMRegCore.cli.screen import Screen
 from MMRegCore.errors import InputError
@@ -26,6 +26,7 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
     check_output_folder(arguments.output)
     without = {"brain_mask": False} if arguments.no_brain_mask else {}
     settings = with_changes(load_preset(arguments.preset), {**changes_from(arguments.set), **without})
+    landmarks = _guiding_landmarks(arguments)
     # What needs no torch is checked before torch is waited for.
     from MMRegCore.io.files import staged_folder
     from MMRegCore.io.transforms import read_transform, write_transform
@@ -51,6 +52,7 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
             initial_transform=initial,
             on_transform=keep,
             monitor=monitor,
+            **landmarks,
             **computer,
         )
         monitor.report("writing the result", 1.0)
@@ -117,20 +119,15 @@ def tre(arguments: argparse.Namespace, screen: Screen) -> None:
     """Print the target registration error on landmarks, before and after, as JSON."""
     del screen
     from MMRegCore.evaluate.landmarks import target_registration_error
-    from MMRegCore.io.landmarks import read_landmark_pairs, read_landmarks
     from MMRegCore.io.transforms import read_transform
     from MMRegCore.records import to_json
 
-    lists = [arguments.fixed_landmarks, arguments.moving_landmarks]
-    if (arguments.landmarks is None) == (None in lists) or (arguments.landmarks and any(lists)):
-        raise InputError("expected --landmarks PAIRS, or --fixed-landmarks A and --moving-landmarks B")
+    landmarks = read_landmarks_given(arguments)
+    if landmarks is None:
+        raise InputError("expected --landmarks PAIRS, or --fixed-landmarks A and --moving-landmarks B; got none")
     transform = read_transform(arguments.transform)
     initial = read_transform(arguments.initial_transform) if arguments.initial_transform else None
-    if arguments.landmarks:
-        fixed, moving = read_landmark_pairs(arguments.landmarks)
-    else:
-        fixed, moving = (read_landmarks(path) for path in lists)
-    print(json.dumps(to_json(target_registration_error(fixed, moving, transform, initial=initial)), indent=2))
+    print(json.dumps(to_json(target_registration_error(*landmarks, transform, initial=initial)), indent=2))
 
 
 def qa(arguments: argparse.Namespace, screen: Screen) -> None:
@@ -230,6 +227,14 @@ def simulate(arguments: argparse.Namespace, screen: Screen) -> None:
         options = _given(arguments, "mr contrast render tumour_mask mean_shift_mm cavity entry seed")
         simulator.write_case(case, arguments.output, {"options": options, "shift": shift.to_dict()})
     screen.done(arguments.output)
+
+
+def _guiding_landmarks(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `register` is told of landmarks."""
+    landmarks, error_mm = read_landmarks_given(arguments), arguments.landmark_error_mm
+    if landmarks is None and error_mm is not None:
+        raise InputError("expected --landmark-error-mm with landmarks only; got none")
+    return {"landmarks": landmarks} | ({} if error_mm is None else {"landmark_error_mm": error_mm})
 
 
 def _computer(arguments: argparse.Namespace) -> dict[str, Any]:

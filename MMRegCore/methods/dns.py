@@ -88,9 +88,9 @@ def solve(problem: Problem, settings: DnsSettings) -> Solution:
         unit=descriptor.unit,
         monitor=monitor.part(0.4, 1.0),
     )
-    if rigid is not None:
-        displacement = rigid(identity + displacement) - identity
-    return Solution(displacement)
+    if rigid is None:
+        return Solution(displacement)
+    return Solution(rigid(identity + displacement) - identity, landmark_use="rigid search")
 
 
 def _rigid_motion(problem: Problem, search: SearchSettings) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -101,7 +101,7 @@ def _rigid_motion(problem: Problem, search: SearchSettings) -> Callable[[torch.T
     from MMRegCore.search.rigid import find_rigid
 
     model = MotionModel.of(problem.prepared, search.prior)
-    parameters, *_ = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.2))
+    parameters, *_ = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.2), problem.landmarks)
     return torch.no_grad()(partial(model.move, parameters))
 
 

@@ -46,6 +46,7 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
 
     First the rigid part alone, from many motions and from coarse to fine, then the rigid part and a smooth deformation
     together at the finest level.  Several rigid parts that are about as good are deformed briefly; the best goes on.
+    Landmarks count in all of it.
     """
     from MMRegCore.optimisation.lbfgs import Minimum, minimise
     from MMRegCore.search.motion_model import MotionModel
@@ -54,7 +55,7 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
     search, monitor = settings.search, problem.monitor
     model = MotionModel.of(problem.prepared, search.prior)
     finest = problem.levels.all(search)[-1]
-    cost = posterior_cost(finest, model, search.effective_sample_size)
+    cost = posterior_cost(finest, model, search.effective_sample_size, problem.landmarks)
 
     def deformed(starts: list[torch.Tensor], iterations: int, monitor: Monitor) -> list[Minimum]:
         return minimise(
@@ -68,7 +69,7 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
         )
 
     if problem.start is None:
-        hypotheses = find_rigid(problem.levels, model, search, monitor.part(0.0, 0.35))
+        hypotheses = find_rigid(problem.levels, model, search, monitor.part(0.0, 0.35), problem.landmarks)
     else:
         hypotheses = [problem.start]
     starts, brief, rival_mm = _plausible(hypotheses, cost), 0, None
@@ -81,7 +82,8 @@ def solve(problem: Problem, settings: Lc2Settings) -> Solution:
         rival_mm = _rival_mm(pool, finest.parts[0][1], model, problem.prepared.spacing_mm)
     (best,) = deformed(pool[:1], settings.iterations - brief, monitor.part(0.6, 1.0))
     displacement = model.displacement(best.parameters, problem.prepared.grid.shape)
-    return Solution(displacement, affine=search.prior.scale_shear_percent > 0, start=starts[0], rival_mm=rival_mm)
+    affine = search.prior.scale_shear_percent > 0
+    return Solution(displacement, affine=affine, start=starts[0], rival_mm=rival_mm, landmark_use="search")
 
 
 def _plausible(hypotheses: list[torch.Tensor], cost: Objective) -> list[torch.Tensor]:
@@ -119,7 +121,8 @@ def scout(problem: Problem, settings: Lc2Settings) -> torch.Tensor:
     spacing = search.sampling_spacing_mm
     # The finest level only chooses among what the others found; on a grid for scouting the one before it does that.
     coarse = replace(search, sampling_spacing_mm=(*spacing[:-1], *spacing[-2:-1])) if len(spacing) > 1 else search
-    best, *_ = find_rigid(problem.levels, MotionModel.of(problem.prepared, search.prior), coarse, problem.monitor)
+    model = MotionModel.of(problem.prepared, search.prior)
+    best, *_ = find_rigid(problem.levels, model, coarse, problem.monitor, problem.landmarks)
     return best
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from MMRegCore.search.selection import LandmarkUse
 from MMRegCore.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from MMRegCore.monitor import Monitor
     from MMRegCore.prepare import Prepared
+    from MMRegCore.search.landmarks import LandmarkTerm
     from MMRegCore.search.sampled import Levels
 
 
@@ -25,6 +27,7 @@ class Problem:
     memory_bytes: int  # what the run may use
     monitor: Monitor  # takes progress; can cancel
     start: torch.Tensor | None = None  # where to begin, as `Extension.scout` found it; else that is searched for
+    landmarks: LandmarkTerm | None = None  # further evidence, for methods that can weigh it
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class Solution:
     affine: bool = False  # whether the linear part of the result may scale and shear
     start: torch.Tensor | None = None  # where it began, as `Extension.scout` tells it
     rival_mm: float | None = None  # how far away another result is that fits about as well
+    landmark_use: LandmarkUse = "start"  # what the method did with landmarks, where there are any
 
     def cpu(self) -> Solution:
         """The same on the CPU."""

@@ -10,6 +10,7 @@ import torch
 
 from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation.lbfgs import Minimum, Objective, minimise
+from MMRegCore.search.landmarks import LandmarkTerm
 from MMRegCore.search.motion_model import LINEAR, MotionModel
 from MMRegCore.search.sampled import Evidence, Levels
 from MMRegCore.search.settings import SearchSettings
@@ -29,7 +30,13 @@ class _Level(NamedTuple):
     at_once: int  # motions that are compared in one call
 
 
-def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, monitor: Monitor) -> list[torch.Tensor]:
+def find_rigid(
+    levels: Levels,
+    model: MotionModel,
+    settings: SearchSettings,
+    monitor: Monitor,
+    landmarks: LandmarkTerm | None = None,
+) -> list[torch.Tensor]:
     """(12,) each: parameters of the rigid transforms with the largest posterior, the largest at the finest level first.
 
     Motions of all kinds are tried at the coarsest level; the best are refined there by L-BFGS, the best of those at the
@@ -41,10 +48,12 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     model : MotionModel
     settings : SearchSettings
     monitor : Monitor
+    landmarks : LandmarkTerm, optional
+        Further evidence on the motion.
     """
     searched = [
         _Level(
-            posterior_cost(evidence, model, settings.effective_sample_size),
+            posterior_cost(evidence, model, settings.effective_sample_size, landmarks),
             max(_SAMPLES_AT_ONCE // evidence.samples, 1),
         )
         for evidence in levels.all(settings)
@@ -56,12 +65,20 @@ def find_rigid(levels: Levels, model: MotionModel, settings: SearchSettings, mon
     return [best[int(number)] for number in order.cpu()]
 
 
-def posterior_cost(evidence: Evidence, model: MotionModel, effective_sample_size: float) -> Objective:
-    """Of parameters p minus the log posterior per sample, ``-log prior(p) / N − similarity(p)``; N: effective size."""
+def posterior_cost(
+    evidence: Evidence, model: MotionModel, effective_sample_size: float, landmarks: LandmarkTerm | None = None
+) -> Objective:
+    """Of parameters p minus the log posterior per sample, ``-log prior(p) / N − similarity(p)``; N: effective size.
+
+    Landmarks add minus their log-likelihood over N, ``Σ |T(fixed) − moving|² / 2 σ² N``.
+    """
     parts = [(weight, sampled, model.at(sampled.points)) for weight, sampled in evidence.parts]
+    landmark_cost = None if landmarks is None else landmarks.cost(model)
 
     def cost(parameters: torch.Tensor) -> torch.Tensor:
         value = model.surprise(parameters) / effective_sample_size
+        if landmark_cost is not None:
+            value = value + landmark_cost(parameters) / effective_sample_size
         for weight, sampled, motion in parts:
             value = value - weight * sampled.means(motion(parameters))
         return value

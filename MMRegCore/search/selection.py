@@ -1,4 +1,4 @@
-"""What model selection found; needs no torch, because the Slicer module reads it."""
+"""What model selection found, and what landmarks did; needs no torch, because the Slicer module reads it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["initial", "rigid", "deformed"]
+# Landmarks gave the start only, or stayed as evidence in the rigid search, or in all of it.
+LandmarkUse = Literal["start", "rigid search", "search"]
+LandmarkMotion = Literal["rigid", "translation"]
 
 
 @dataclass(frozen=True)
