@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from MMRegCore.cli import features, pictures, serve, training, verbs
+from MMRegCore.cli import cohort, features, pictures, serve, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.similarity import descriptor_names
 from MMRegCore.version import __version__
@@ -187,6 +187,16 @@ def _add_features(parser: _Parser) -> None:
     _add_progress(parser)
 
 
+def _add_replay(parser: _Parser) -> None:
+    parser.add_path("result", "RESULT", "result.json, with transform.h5 beside it")
+    text = "where to look for the inputs: files and folders (default: around RESULT)"
+    parser.add_path("--inputs", "X", text, default=[], **_SEVERAL)
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N (default: that of RESULT)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: as RESULT)")
+    parser.add_path("--output", "DIR", "folder for the new result (default: it is not kept)")
+    _add_progress(parser)
+
+
 def _add_serve(parser: _Parser) -> None:
     text = "end after so long without a line (default: 30)"
     parser.add_argument("--idle-minutes", type=float, default=30.0, metavar="X", help=text)
@@ -206,5 +216,6 @@ _OPTIONS: dict[Callable[..., int | None], Callable[[_Parser], None]] = {
     pictures.fuse: _add_fuse,
     training.train: _add_train,
     features.features: _add_features,
+    cohort.replay: _add_replay,
     serve.serve: _add_serve,
 }
