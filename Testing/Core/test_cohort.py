@@ -1,5 +1,6 @@
 """A cohort: cases from a table, runs that go on where they were stopped, one table of all."""
 
+import base64
 import csv
 import json
 import os
@@ -36,7 +37,7 @@ OPTIONS = Options(("--device", "cpu", "--transform-only", *SET_QUICK), ("--threa
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
-    """Images, landmarks and labels of two cases under names with blanks, and a table with a third one that is broken."""
+    """Two cases with landmarks and labels under names with blanks, and a table with a third one that is broken."""
     folder = tmp_path_factory.mktemp("cohort")
     data = folder / "the data"
     data.mkdir()
@@ -121,25 +122,29 @@ def test_a_cohort_is_run_and_goes_on(cohort, capsys):
     """One bad case does not stop the rest; done ones are kept, and changed ones are run again."""
     folder = cohort / "out"
     command = ["batch", str(cohort / "cases.csv"), "--output", str(folder), "--format", "learn2reg", "--device", "cpu"]
-    command += ["--threads", "1", *SET_QUICK]
+    command += ["--threads", "1", "--transform-only", *SET_QUICK]
+    # Drawing takes longer than all the rest: a report that is there already stands for it.
+    (folder / "one").mkdir(parents=True)
+    png = b"\x89PNG of the report"
+    text = f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    (folder / "one" / "report.html").write_text(text)
     assert main(command) == 1
     assert "broken: failed (expected" in capsys.readouterr().err
     with (folder / "cohort.csv").open(encoding="utf-8") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
-    assert list(rows)[0] == "broken"
+    assert next(iter(rows)) == "broken"
     assert "not there.nii.gz" in rows["broken"]["reason"]
     one = rows["one"]
     assert float(one["tre_mean_mm"]) < 0.5 < float(one["tre_before_mm"])
     assert 0.5 < float(one["dice"]) <= 1
     assert one["landmarks"] == "27"
-    assert float(one["seconds"]) > 0 and float(one["peak_memory_gb"]) > 0.05
+    assert float(one["seconds"]) > 0
+    assert float(one["peak_memory_gb"]) > 0.05
     assert rows["two"]["tre_mean_mm"] == ""
-    assert (folder / "two" / "report.html").is_file()
-    assert (folder / "two" / "warped_t2.nii.gz").is_file()
     page = (folder / "cohort.html").read_text(encoding="utf-8")
     assert page.index(">broken<") < page.index("one/report.html")
     assert "one/picture.png" in page
-    assert (folder / "one" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "one" / "picture.png").read_bytes() == png
     field = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "learn2reg" / "disp_one.nii.gz")))
     assert field.shape == (3, 20, 22, 24)
 
@@ -239,6 +244,20 @@ def test_through_dask_a_killed_workers_case_is_run_again_with_the_same_numbers(c
     }
     transforms = [tmp_path / "single" / "copy_0", *(tmp_path / "dask" / case.name for case in good)]
     assert len({sha256_of_parameters(read_transform(folder / "transform.h5")) for folder in transforms}) == 1
+
+
+def test_help_is_there_at_once():
+    """In 0.3 s of the processor, the best of three: what else the machine does is not counted."""
+    resource = pytest.importorskip("resource")
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "MMRegCore", "--help"]
+        subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) <= 0.3
 
 
 def test_dask_is_asked_for_only_where_it_is_needed(cases, tmp_path, monkeypatch):
