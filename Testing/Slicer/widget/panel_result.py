@@ -94,7 +94,15 @@ def test_comparison_modes(opened, shown, case):
     ui, composite, scene = opened.ui, shown.composite, slicer.mrmlScene
     titles = [ui.comparisonSelector.itemText(index) for index in range(ui.comparisonSelector.count())]
     maps = ["Expected error (mm)", "Displacement (mm)", "Volume change (Jacobian determinant)"]
-    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", *maps]
+    assert titles == [
+        "Blend",
+        "Flicker",
+        "MR contours (before, after)",
+        "Deformation 0–100 %",
+        "Checkerboard (after)",
+        "Difference (after)",
+        *maps,
+    ]
     ui.comparisonSlider.setValue(20)
     assert composite.GetForegroundOpacity() == pytest.approx(0.2)
 
@@ -126,7 +134,10 @@ def test_flicker_shows_one_then_the_other(opened, shown):
     assert shown.composite.GetForegroundOpacity() == 0.5
 
 
-@pytest.mark.parametrize("title", ["Flicker", "Checkerboard (after)", "Expected error (mm)"])
+@pytest.mark.parametrize(
+    "title",
+    ["Flicker", "MR contours (before, after)", "Deformation 0–100 %", "Checkerboard (after)", "Expected error (mm)"],
+)
 def test_discard_removes_the_comparison(opened, shown, case, title):
     select(opened.ui, title)
     opened.ui.discardButton.click()
