@@ -277,7 +277,7 @@ class TestRigidSearch:
     def test_it_finds_a_large_rotation(self) -> None:
         prepared, truth = made_up_pair((6.0, -4.0, 5.0), 14.0, noise=0.1)
         model = MotionModel.of(prepared, SEARCH.prior)
-        search = replace(SEARCH, starts=1024, range_mm=8.0, range_deg=15.0)
+        search = replace(SEARCH, sampling_spacing_mm=(3.0, 2.0), starts=512, range_mm=8.0, range_deg=15.0)
         found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
         assert error_voxel(model.move(found, POSITIONS) - POSITIONS, truth, prepared.fixed.weight) < 0.5
 
