@@ -212,6 +212,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.kill()
 
 
+def _run_unless_done(case: Case, folder: Path, options: Options) -> Row:
+    """Run a case; a worker that dies takes what it told of cases that are done with it, and Dask asks again."""
+    return row_of(case.name, folder) if is_done(case, folder, options) else run_case(case, folder, options)
+
+
 def _with_dask(
     cases: Sequence[Case],
     folder: Path,
@@ -224,7 +229,7 @@ def _with_dask(
         token = hashlib.sha256(f"{time.time_ns()}{os.getpid()}".encode()).hexdigest()[:12]
         pending = {
             client.submit(
-                run_case, case, folder.absolute(), options, key=f"mmreg-{token}-{case.name}", pure=False
+                _run_unless_done, case, folder.absolute(), options, key=f"mmreg-{token}-{case.name}", pure=False
             ): case
             for case in cases
         }
