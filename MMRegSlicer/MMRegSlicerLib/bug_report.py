@@ -36,6 +36,7 @@ def bug_report(request: Request, log: str, scene: Node) -> str:
     """
     settings = {"preset": request.preset, "changes": dict(request.changes), "device": request.device}
     moving = [(f"MR {index}", node) for index, node in enumerate(request.moving_nodes, start=1)]
+    moving = [(f"MR {index}", node) for index, node in enumerate(request.moving_nodes, start=1)]
     images = [("ultrasound", request.fixed), *moving]
     lines = [
         f"MMReg {__version__}, Slicer {_slicer_version()}",

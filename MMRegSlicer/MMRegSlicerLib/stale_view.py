@@ -6,6 +6,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.util import VTKObservationMixin
 
 from MMRegSlicerLib.result import Result
@@ -29,6 +30,7 @@ class StaleView(VTKObservationMixin):  # type: ignore[misc]
         super().__init__()
         self._ui = ui
         self._result: Result | None = None
+        self._is_pending = False
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DELAY_MS)
@@ -41,14 +43,20 @@ class StaleView(VTKObservationMixin):  # type: ignore[misc]
         self._result = result
         images = () if result is None else (result.fixed, *result.moving)
         for node in images:
-            if node is not None:
-                self.addObserver(node, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._on_changed)
+            # Scripts announce new voxels by the former, other modules by the latter.
+            for event in (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent):
+                if node is not None:
+                    self.addObserver(node, event, self._on_changed)
         self._update()
 
     def _on_changed(self, _caller: object, _event: str) -> None:
-        self._timer.start()
+        # Not started again: an image that changes all the time would never be looked at.
+        if not self._is_pending:
+            self._is_pending = True
+            self._timer.start()
 
     def _update(self) -> None:
+        self._is_pending = False
         is_there = self._result is not None and not self._result.is_deleted
         names = changed_inputs(self._result) if self._result is not None and is_there else ()
         text = _("{names} changed since this result. Register again.").format(names=", ".join(names))

@@ -55,6 +55,19 @@ def centre_of_the_mr():
     return np.array(point if transform is None else transform.GetTransformToParent().TransformPoint(point))
 
 
+def contours_cut_the_slices():
+    """The lines of the contours are in the colours of the views: more saturated pixels than without them."""
+    models = slicer.util.getNodes("MMReg contours*", useLists=True).values()
+    for model in [each for nodes in models for each in nodes]:
+        display = model.GetDisplayNode()
+        assert display.GetVisibility(), "hidden"
+        assert display.GetVisibility2D(), "hidden in 2D"
+        assert model.GetPolyData().GetNumberOfPoints() > 0, "empty"
+        bounds = [0.0] * 6
+        model.GetRASBounds(bounds)
+        print("CONTOUR", bounds, display.GetColor(), display.GetFolderDisplayOverrideAllowed())
+
+
 def screenshot(name, section=None):
     """A picture of the main window, with the end of a section of the panel in view."""
     slicer.app.processEvents()
@@ -139,7 +152,10 @@ def every_comparison_is_drawn():
         selector.setCurrentIndex(index)
         slicer.app.processEvents()
         if selector.currentText.startswith(("MR contours", "Deformation")):
+            end = time.monotonic() + 0.5  # the views are drawn with a delay
+            wait(lambda end=end: time.monotonic() > end, 5)
             screenshot(selector.currentText.split()[0])
+            contours_cut_the_slices()
     screenshot("map")
     selector.setCurrentIndex(0)
 
@@ -206,6 +222,7 @@ def a_saved_scene_brings_the_result_back():
     assert panel().ui.resultSection.visible
     assert np.allclose(centre_of_the_mr(), after, atol=1e-3)
     assert node("MMReg comparison") is None
+    assert not panel().ui.staleLabel.visible
 
 
 def the_last_parameter_set_may_be_deleted():
