@@ -17,6 +17,7 @@ from MMRegSlicerLib.request import Moving, Request
 from MMRegSlicerLib.result import add_result
 from mrml_scene import add_linear, add_volume, node_ids, translation
 from result_folder import write_result
+from slice_view import SliceView
 
 SHIFT_MM = np.array([3.0, -2.0, 1.0])
 INITIAL_MM = np.array([0.0, 0.0, 2.0])
@@ -90,4 +91,15 @@ def test_a_hardened_result_has_one_position(result):
     mr = InterpolatedMr(made)
     before, after = (vtk_to_numpy(mr.image(each).GetPointData().GetScalars()) for each in (0.0, 1.0))
     assert np.array_equal(before, after)
+    overlay.clear()
+
+
+def test_the_slice_view_draws_the_contours(scene, result):
+    made, _points = result
+    view, overlay = SliceView(scene, "Red", "Axial"), Overlay(made)
+    view.look_at(made.fixed, made.moving[0])
+    without = view.draw(foreground=0)
+    overlay.contours(0.6)
+    drawn = view.draw(foreground=0)
+    assert 50 < (np.abs(drawn - without) > 20).sum() < 0.2 * drawn.size
     overlay.clear()
