@@ -41,7 +41,7 @@ _SMALLEST_PART = 0.1
 # Where a part of a head was recognised, the slope of the distance is 1 on the surface that was found; of what is no
 # head it is anything.  Surfaces of fewer voxels than this say nothing.
 _SLOPE, _SURFACE_VOXELS = (0.6, 1.4), 200
-_LEAST_SURE = 0.5
+_LEAST_SURE = 0.9
 _OUTSIDE_MM = 12.0
 
 
