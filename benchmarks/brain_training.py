@@ -46,8 +46,8 @@ def ship(run: Path) -> None:
         "validated on 11 and 12",
         "command": "python -m benchmarks train-brain-unet",
         "licence": "Apache-2.0",
-        "note": "A small network, trained on one thread of a CPU; it has seen no real patient. It began with the weights of "
-        "a first run of 500 steps on harder contrasts, and its first 600 steps knew no oblique cuts.",
+        "note": "A small network, trained on one thread of a CPU; it has seen no real patient. It began with "
+        "the weights of a first run of 500 steps on harder contrasts, and its first 600 steps knew no oblique cuts.",
     }
     WEIGHTS.mkdir(exist_ok=True)
     shutil.copyfile(run / LAST, WEIGHTS / f"{NAME}.safetensors")

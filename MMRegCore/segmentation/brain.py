@@ -6,6 +6,7 @@ from one pass.  What does not look like a part of a head is said, and nothing is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -126,7 +127,8 @@ def _masked(volume: Volume, brain: Brain) -> Volume:
         mask = brain.mask(volume.grid, MARGIN_MM)
         if bool((mask & volume.foreground).any()):
             return volume.with_mask(mask)
-    return with_warning(volume, "no brain was recognised in it: all of it was used; give a mask if it shows a head")
+    text = "no brain was recognised in it: all of it was used; give a mask if it shows a head"
+    return with_warning(volume, text, logging.INFO)  # phantoms and animals are registered too
 
 
 def _common_grid(volumes: Sequence[Volume]) -> Grid:

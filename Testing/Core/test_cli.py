@@ -409,7 +409,7 @@ class TestInformation:
         assert settings["method"]["choices"] == ["dns", "lc2", "mcbo", "network"]
         assert settings["model_selection.enabled"]["kind"] == "switch"
         assert settings["lc2.search.sampling_spacing_mm"]["is_list"]
-        wanted = {"label": "Search range", "unit": "mm", "tier": "basic", "minimum": 0, "maximum": 50, "default": 12.0}
+        wanted = {"label": "Search range", "unit": "mm", "tier": "basic", "minimum": 0, "maximum": 50, "default": 20.0}
         assert wanted.items() <= settings["lc2.search.range_mm"].items()
         assert not any(key.startswith("mcbo.") for key in settings)
 

@@ -256,13 +256,13 @@ class TestJson:
 class TestExtended:
     def test_search_looks_as_much_further_as_the_margin_grows(self):
         extended = load_preset("lc2").extended()
-        assert extended == with_changes(load_preset("lc2"), {"lc2.search.range_mm": 24.0, "margin_mm": 32.0})
+        assert extended == with_changes(load_preset("lc2"), {"lc2.search.range_mm": 30.0, "margin_mm": 30.0})
 
     @pytest.mark.parametrize(
         "settings",
         [
             RegistrationSettings(model_selection=ModelSelectionSettings(enabled=False)),
-            RegistrationSettings(options=Lc2Settings(search=SearchSettings(extended_range_mm=12.0))),
+            RegistrationSettings(options=Lc2Settings(search=SearchSettings(extended_range_mm=20.0))),
             MCBO,
             RegistrationSettings(method="network"),
         ],

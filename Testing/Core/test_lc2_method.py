@@ -353,7 +353,7 @@ def test_scouting_finds_where_the_method_begins() -> None:
 def test_the_extended_search_looks_further() -> None:
     found = extended(replace(SETTINGS, search=replace(SEARCH, range_mm=6.0, extended_range_mm=15.0)))
     assert found is not None
-    assert (found.settings.search.range_mm, found.further_mm, found.spacing_mm) == (15.0, 9.0, 1.0)
+    assert (found.settings.search.range_mm, found.further_mm, found.spacing_mm) == (15.0, 9.0, pytest.approx(2 / 3))
     assert extended(found.settings) is None
     assert METHOD.extended is extended
 
