@@ -4,6 +4,7 @@
 #   make check  the quick tier for the inner loop: lint, types, import contracts, the fast tests
 #   make lint   the first three of these
 #   make bench  accuracy and speed against peers
+#   make wheel  build wheel and sdist, and try the wheel in an empty environment; slow, not part of make test
 #   make clean  remove .venv and everything that the targets made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -15,7 +16,7 @@ PYTEST_OPTIONS ?=
 COVERAGE := 90
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint bench wheel clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/mmreg demo --output "$(DEMO_OUTPUT)"
@@ -36,6 +37,9 @@ lint: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python -m benchmarks
+
+wheel:
+	PYTHON="$(PYTHON)" Testing/run-wheel dist
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -52,6 +52,12 @@ class RegistrationSettings(Settings):
     masked: bool = setting(
         True, "Whether masks and the field of view count; the published MCBO leaves them out.", label="Use masks"
     )
+    brain_mask: bool = setting(
+        True,
+        "Whether the brain is found in MR that come without a mask, and all else left out of the search; for images "
+        "of heads.",
+        tier="basic",
+    )
     margin_mm: float = setting(
         20.0, "Moving image around the field of view that the search may use.", minimum=0, maximum=150
     )

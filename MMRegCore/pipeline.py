@@ -44,6 +44,7 @@ from MMRegCore.search.landmarks import LandmarkPairs, LandmarkStart
 from MMRegCore.search.model_selection import select_model
 from MMRegCore.search.sampled import Levels
 from MMRegCore.search.selection import ModelSelection
+from MMRegCore.segmentation.brain import with_brain
 from MMRegCore.segmentation.field_of_view import with_field_of_view
 from MMRegCore.threads import at_most
 from MMRegCore.transform import SpatialTransform, check_invertible, composite_from_field
@@ -153,7 +154,12 @@ def register(
     given = (fixed, *movings)
     fixed, movings = without_outliers(fixed), [without_padding(without_outliers(volume)) for volume in movings]
     _check_inputs(fixed, movings, initial)
-    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, start, {})
+    timings: dict[str, float] = {}
+    if chosen.masked and chosen.brain_mask:
+        monitor.report("finding the brain", 0.0)
+        with _timed(timings, "brain"):
+            movings = with_brain(movings)
+    run = _Run(with_field_of_view(fixed), movings, initial, where, memory_gb, start, timings)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         found, second_search = _search(run, chosen, monitor)
@@ -302,12 +308,17 @@ def _solve(problem: Problem, settings: RegistrationSettings, start: torch.Tensor
     prepared, options = problem.prepared, settings.model_selection
     device = prepared.fixed.image.device
     given = replace(problem, monitor=problem.monitor.part(0.0, 0.93), start=None if start is None else start.to(device))
-    solution, selection = find_method(settings.method).solve(given, settings.options), None
+    solution = find_method(settings.method).solve(given, settings.options)
+    selection: ModelSelection | None = None
     if options.enabled:
         problem.monitor.report("model selection", 0.93)
         sampled = problem.levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
-        displacement, selection = select_model(prepared, solution.displacement_voxel, sampled, options)
-        error = expected_error_mm(prepared, displacement, sampled)
+        found = solution.displacement_voxel
+        displacement, selected = select_model(prepared, found, sampled, options)
+        selection = replace(selected, rival_mm=solution.rival_mm)
+        # What is selected is as uncertain as what was found, and as far from it as it is.
+        apart_mm = (displacement - found).norm(dim=1, keepdim=True) * prepared.spacing_mm
+        error = torch.hypot(expected_error_mm(prepared, found, sampled), apart_mm)
         maps = {**solution.maps, "expected_error": error}
         solution = replace(solution, displacement_voxel=displacement, maps=maps)
     return _Attempt(prepared.to(torch.device("cpu")), solution.cpu(), selection, device)

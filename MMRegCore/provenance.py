@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from MMRegCore.geometry import Array, Grid
 from MMRegCore.runtime import package_version
-from MMRegCore.transform import SpatialTransform
+from MMRegCore.transform import SpatialTransform, simple_parts
 from MMRegCore.version import __version__
 from MMRegCore.volume import Reading, Volume
 
@@ -33,19 +34,21 @@ class ImageRecord:
     mask_voxels: int | None
     sha256_of_voxels: str
     reading: Reading | None
+    sha256_of_mask: str | None = None
 
 
 @dataclass(frozen=True)
 class InitialTransformRecord:
-    """The initial transform: its linear part (RAS mm), and whether that is all of it."""
+    """The initial transform: its linear part (RAS mm), whether that is all of it, and what to know it again by."""
 
     linear_ras: tuple[tuple[float, ...], ...]
     is_linear: bool
+    sha256_of_parameters: str | None = None
 
     @classmethod
     def of(cls, transform: SpatialTransform) -> InitialTransformRecord:
         """Of a transform."""
-        return cls(_rows(transform.linear_ras.tolist()), transform.is_linear)
+        return cls(_rows(transform.linear_ras.tolist()), transform.is_linear, sha256_of_parameters(transform))
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,25 @@ def image_record(volume: Volume) -> ImageRecord:
         tuple(round(float(v), 6) for v in volume.grid.spacing_mm),
         _rows(volume.grid.ras_from_ijk.tolist()),
         None if volume.mask is None else int(volume.mask.sum()),
-        hashlib.sha256(volume.data.contiguous().cpu().numpy().tobytes()).hexdigest(),
+        sha256_of(volume.data),
         volume.reading,
+        None if volume.mask is None else sha256_of(volume.mask),
     )
+
+
+def sha256_of(values: torch.Tensor) -> str:
+    """SHA-256 of the bytes of a tensor, last axis fastest."""
+    return hashlib.sha256(values.contiguous().cpu().numpy().tobytes()).hexdigest()
+
+
+def sha256_of_parameters(transform: SpatialTransform) -> str:
+    """SHA-256 of the kinds and all parameters of a transform, in ITK's order, as 64-bit floats."""
+    digest = hashlib.sha256()
+    for part in simple_parts(transform.itk):
+        digest.update(f"{part.GetName()};".encode())
+        for numbers in (part.GetFixedParameters(), part.GetParameters()):
+            digest.update(np.asarray(numbers, dtype=np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def versions() -> Versions:

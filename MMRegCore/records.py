@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,6 +33,8 @@ def to_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass
 
 def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
     """Make a record from what `to_json` gave; keys that a later version added are left out.
+
+    Keys that an earlier version did not write have the default of their field.
 
     Raises `InputError`, which names the field, when one is missing or of another kind.
     """
@@ -69,13 +71,8 @@ def _record(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
     if not isinstance(value, Mapping):
         raise InputError(f"expected {where} to be a JSON object; got {value!r}")
     hints = get_type_hints(kind)
-    # What a later version added has a default, which earlier ones meant.
-    missing = [item.name for item in fields(kind) if item.name not in value and not _has_default(item)]
+    given = [item for item in fields(kind) if item.name in value]
+    missing = [item.name for item in fields(kind) if item.name not in value and item.default is MISSING]
     if missing:
         raise InputError(f"expected {where} to have {', '.join(missing)}; got {', '.join(value)}")
-    given = [item.name for item in fields(kind) if item.name in value]
-    return kind(**{name: _as(hints[name], value[name], f"{where}.{name}") for name in given})
-
-
-def _has_default(item: Field[Any]) -> bool:
-    return item.default is not MISSING
+    return kind(**{item.name: _as(hints[item.name], value[item.name], f"{where}.{item.name}") for item in given})

@@ -1,9 +1,9 @@
 """Run benchmarks by name; without names, all of them.
 
-``accuracy``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz`` feeds damaged files to every reader and
-``house`` compares two checkouts, both on request only, as ``gpu``, which needs one.  ``status`` lists the results that
-are older than the code that they measure.
-``train-masr-net`` makes the weights that the package comes with.
+``accuracy``, ``calibration``, ``discriminability``, ``dns``, ``fuzz``, ``speed`` and ``house`` take options; ``fuzz``
+feeds damaged files to every reader and ``house`` compares two checkouts, both on request only, as ``gpu``, which needs
+one.  ``status`` lists the results that are older than the code that they measure.
+``train-masr-net`` and ``train-brain-unet`` make the weights that the package comes with.
 """
 
 import sys
@@ -12,8 +12,11 @@ from collections.abc import Callable
 from benchmarks import (
     accuracy,
     bilevel,
+    brain,
+    brain_training,
     calibration,
     case24,
+    discriminability,
     dns,
     fusion,
     fuzz,
@@ -36,7 +39,9 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "accuracy": accuracy.main,
     "case24": case24.main,
     "bilevel": bilevel.main,
+    "brain": brain.main,
     "calibration": calibration.main,
+    "discriminability": discriminability.main,
     "dns": dns.main,
     "fusion": fusion.main,
     "known-truth": known_truth.main,
@@ -55,6 +60,8 @@ def main() -> int:
     """Run what is named on the command line."""
     with_options = {
         "accuracy": accuracy.main,
+        "calibration": calibration.main,
+        "discriminability": discriminability.main,
         "dns": dns.main,
         "fuzz": fuzz.main,
         "house": house.main,
@@ -67,6 +74,9 @@ def main() -> int:
         return status.main()
     if sys.argv[1:] == ["train-masr-net"]:  # an hour, and no benchmark: only on request
         representation.train_masr_net()
+        return 0
+    if sys.argv[1:] == ["train-brain-unet"]:  # likewise
+        brain_training.train_brain_unet()
         return 0
     if sys.argv[1:] == ["gpu"]:
         return gpu.main()

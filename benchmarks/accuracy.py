@@ -1,6 +1,6 @@
 """Accuracy against peers: ``python -m benchmarks accuracy [--set S …] [--method M …]``.
 
-Four sets of cases (see `benchmarks.cases`), five peers (see `benchmarks.peers`), MMReg with its default preset or any
+Six sets of cases (see `benchmarks.cases`), five peers (see `benchmarks.peers`), MMReg with its default preset or any
 other named with ``--method``.  Every run is a process of its own, on one thread unless told otherwise.  A row is kept
 in ``results/accuracy`` as soon as it is measured, and measured again only when the case or the method has changed.
 """
@@ -34,6 +34,10 @@ ROWS = record.RESULTS / "accuracy"
 SAMPLED_VOXELS = 200
 Row = dict[str, Any]
 
+HARD = (
+    "simulated whole heads with skull and scalp, as hard as patients, from starts up to 20 mm and 15° off. A case's "
+    "error: mean distance from the known displacement over the cone."
+)
 MEANINGS = {
     "simulated": "Simulated ultrasound of four brains, mean shifts of 2, 5 and 9 mm, without and with a resection "
     "cavity. A case's error: mean distance from the known displacement over the cone without the cavity.",
@@ -41,6 +45,8 @@ MEANINGS = {
     "the simulated cases.",
     "case24": "RESECT Case 24, T1 and FLAIR, from 20 random rigid starts (up to 10 mm and 5° about the middle of the "
     "cone). A case's error: mean distance of 16 expert landmarks.",
+    "hard-setting": f"24 {HARD} For setting constants: label maps 1 to 8.",
+    "hard": f"24 {HARD} For judging: label maps 9 to 16.",
     "self": "14 real ultrasound volumes, each brought back onto a copy of itself deformed by a smooth field of up to "
     "6 mm. A case's error: mean distance from the known displacement over the cone.",
 }

@@ -1,7 +1,12 @@
-"""What do-no-harm and the expected error were set on: simulated cases of brains that no benchmark judges."""
+"""What do-no-harm and the expected error were set on: simulated cases of brains that no benchmark judges.
+
+``--set hard-setting`` takes the cases of a set of ``accuracy`` with a known displacement instead.
+"""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks import record
+from benchmarks.cases import SETS
+from benchmarks.problem import Problem as Answered
 from MMRegCore import DisplacementField, SpatialTransform, Volume, load_preset, read_volume
 from MMRegCore.assessment.expected_error import standard_error_mm
 from MMRegCore.methods import find_method
@@ -80,11 +87,13 @@ class Example:
     error_mm: np.ndarray
 
 
-def main() -> None:
-    """Measure and write ``results/calibration``."""
+def main(words: Sequence[str] = ()) -> None:
+    """Measure and write ``results/calibration``, or ``calibration-SET``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks calibration")
+    parser.add_argument("--set", choices=[name for name in SETS if name != "case24"], help="cases of ``accuracy``")
+    options = parser.parse_args(words)
     examples = []
-    for number in range(len(CASES)):
-        name, case = make_case(number)
+    for name, case in _answered(options.set):
         examples.append(_measured(case, name))
         print(examples[-1].row, flush=True)
     spread = np.log(np.stack([example.spread_mm for example in examples]))
@@ -96,12 +105,24 @@ def main() -> None:
         for example, expected in zip(examples, np.exp(fitted).mean(axis=1), strict=True)
     ]
     record.write(
-        "calibration",
+        "calibration" if options.set is None else f"calibration-{options.set}",
         rows,
         f"Expected error: log(error + {SMALLEST_MM}) = {offset:.2f} {slope:+.2f} · log(standard error), standard "
         f"deviation {float(np.std(error - fitted)):.2f}, over {SAMPLES} voxels of each case. Improvement: of the "
         "similarity, by the deformation; where the shift is 0.3 mm it is what chance gives.",
+        " ".join(["calibration", *words]),
     )
+
+
+def _answered(set_name: str | None) -> Iterator[tuple[str, Answered]]:
+    """Name and problem of each of `CASES`, or of the cases of a set."""
+    if set_name is None:
+        for number in range(len(CASES)):
+            name, case = make_case(number)
+            yield name, Answered(case.fixed, case.moving, case.evaluated, case.truth, None, None, np.eye(4))
+        return
+    for one in SETS[set_name]():
+        yield one.name, Answered.read(one.folder())
 
 
 def make_case(number: int) -> tuple[str, SimulatedCase]:
@@ -127,13 +148,13 @@ def make_case(number: int) -> tuple[str, SimulatedCase]:
     return f"{brain}, {contrasts}", SimulatedCase(**{**vars(case), "moving": case.moving[skipped:]})
 
 
-def _measured(case: SimulatedCase, name: str) -> Example:
+def _measured(case: Answered, name: str) -> Example:
     settings = load_preset("lc2")
-    fixed = case.fixed.with_mask(None)
+    fixed, start = case.fixed.with_mask(None), SpatialTransform.from_matrix(case.start_ras)
     pair = prepare(
         fixed,
         case.moving,
-        SpatialTransform.identity(),
+        start,
         spacing_mm=settings.working_spacing_mm,
         masked=True,
         margin_mm=settings.margin_mm,
@@ -144,8 +165,11 @@ def _measured(case: SimulatedCase, name: str) -> Example:
     finest = levels.at(options.similarity, options.sampling_spacing_mm, options.half_width)
     deformed = select_model(pair, found, finest, options)[1].candidates[2]
     spread = standard_error_mm(finest, found, pair.spacing_mm).flatten().numpy()
-    difference = DisplacementField.from_voxel(found, pair.grid).displacement_mm
-    difference = difference - case.truth.on_grid(pair.grid).displacement_mm
+    # What is found is followed by the start.
+    turn = torch.from_numpy(case.start_ras[:3, :3].T.copy()).float()
+    total = DisplacementField.from_voxel(found, pair.grid).displacement_mm @ turn
+    total = total + DisplacementField.from_linear(case.start_ras, pair.grid).displacement_mm
+    difference = total - case.truth.on_grid(pair.grid).displacement_mm
     error_mm = Volume(difference.norm(dim=-1)[None], pair.grid)
     weight = finest.shares()
     places = finest.origin[:, None] + finest.place_voxel * identity_positions(weight.shape[2:])[0].flatten(1)

@@ -1,8 +1,9 @@
 """The cases of ``accuracy``: simulated ultrasound, also from far off, the real patient, real ultrasound with itself.
 
 None of the brains here is used to set a constant of MMReg (that is done on the MNI152 brain and the label maps), nor
-is any of these seeds, which are all below 1000.  Case 24's own MR cannot be simulated from: it is cut to the grid of
-its ultrasound, so that it holds no brain that a probe could stand on.
+is any of these seeds, which are all below 1000; of the hard cases, those of ``hard-setting`` are.  Case 24's own MR
+cannot be simulated from: it is cut to the grid of its ultrasound, so that it holds no brain that a probe could stand
+on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks import record
+from benchmarks import hard, record
 from benchmarks.alignment import aligned
 from benchmarks.problem import MARGIN_VOXEL, Problem
 from MMRegCore import Volume, read_volume
@@ -61,12 +62,14 @@ class Case:
     name: str
     recipe: dict[str, Any]
     make: Callable[[], Problem]
+    sources: tuple[Path, ...] = ()  # what it depends on besides the simulator and this file
 
     def folder(self) -> Path:
         """Where its files lie; made where they are not there or the simulator has changed since."""
         sources = [
             Path(__file__),
             Path(__file__).with_name("alignment.py"),
+            *self.sources,
             *(path for room in ("ops", "simulate") for path in sorted((record.ROOT / "MMRegCore" / room).glob("*.py"))),
         ]
         key = hashlib.sha256(json.dumps(self.recipe).encode())
@@ -122,7 +125,24 @@ def itself() -> list[Case]:
     return [Case(name, {"self": name, "seed": n}, partial(_itself, name, n)) for n, name in enumerate(names)]
 
 
-SETS: dict[str, Callable[[], list[Case]]] = {"simulated": simulated, "far": far, "case24": case24, "self": itself}
+def hard_heads(kind: str) -> list[Case]:
+    """24 whole heads, as hard as patients, for 'setting' constants or for 'judging' them; see `benchmarks.hard`."""
+    return [
+        Case(
+            f"{number:02d} {hard.name_of(recipe)}", recipe, partial(hard.hard_problem, **recipe), (Path(hard.__file__),)
+        )
+        for number, recipe in enumerate(hard.recipes(kind))
+    ]
+
+
+SETS: dict[str, Callable[[], list[Case]]] = {
+    "simulated": simulated,
+    "far": far,
+    "case24": case24,
+    "self": itself,
+    "hard-setting": partial(hard_heads, "setting"),
+    "hard": partial(hard_heads, "judging"),
+}
 
 
 def _simulated(

@@ -23,6 +23,7 @@ _MEASURED = {
     "accuracy": (*_LC2, *_SIMULATOR),
     "confidence": (*_LC2, *_SIMULATOR),
     "calibration": (*_LC2, *_SIMULATOR),
+    "discriminability": (*_LC2, *_SIMULATOR),
     "bilevel": ("MMRegCore/training",),
     "dns": _DNS,
     "known-truth": ("MMRegCore/simulate", "MMRegCore/transform.py", "MMRegCore/displacement.py"),

@@ -18,9 +18,9 @@ _NEIGHBOURHOOD_MM = 12.0
 _CORRELATED_MM = 2.0
 # A mean loss of similarity below this, over a probe to either side, is as good as none.
 _FLATTEST = 0.01
-# log(expected error in mm) = _OFFSET + _SLOPE · log(standard error in mm): least squares over 32 simulated cases of
-# brains that no benchmark uses (MNI152, label maps), see docs/methods.md.
-_OFFSET, _SLOPE = -1.74, 1.34
+# log(expected error in mm) = _OFFSET + log(standard error in mm): least squares over real pairs and simulated cases as
+# hard as they are, see docs/methods.md.
+_OFFSET = -1.41
 _SMALLEST_MM, _LARGEST_MM = 0.2, 20.0
 
 
@@ -42,7 +42,7 @@ def expected_error_mm(prepared: Prepared, displacement_voxel: torch.Tensor, samp
         mm, on the working grid; calibrated in the field of view only.
     """
     spread = standard_error_mm(sampled, displacement_voxel, prepared.spacing_mm)
-    error = (math.exp(_OFFSET) * spread**_SLOPE).clamp(_SMALLEST_MM, _LARGEST_MM)
+    error = (math.exp(_OFFSET) * spread).clamp(_SMALLEST_MM, _LARGEST_MM)
     return sample(error, sampled.on_places(identity_positions(prepared.grid.shape, error.device)))
 
 

@@ -8,8 +8,8 @@ from MMRegCore.assessment.quality import GivenLandmarks, JacobianSummary, Level,
 from MMRegCore.search.selection import ModelSelection
 
 # Expected mean error (mm) below which a result is accepted, and above which it is rejected.
-ACCEPTED_MM = 1.6
-REJECTED_MM = 3.0
+ACCEPTED_MM = 1.5
+REJECTED_MM = 4.0
 # Below these shares of the ultrasound covered by an MR.
 LITTLE_COVERED = 0.8
 HARDLY_COVERED = 0.4
@@ -35,6 +35,7 @@ def judge(
     findings = [
         *_by_error(expected_error_mm),
         *_by_selection(model_selection),
+        *_by_rival(model_selection),
         *_by_coverage(covered),
         *_by_folding(jacobian),
         *_by_landmarks(landmarks),
@@ -58,10 +59,28 @@ def _by_selection(selection: ModelSelection | None) -> list[_Finding]:
     if selection is None:
         return []
     if selection.selected == "initial":
-        return [("review", "The initial transform was kept: nothing is significantly more similar to the ultrasound.")]
+        return [
+            (
+                "review",
+                "The initial transform was kept: nothing that the search found is significantly more similar to the "
+                "ultrasound. Check it by eye; another contrast (FLAIR) or three landmarks would tell more.",
+            )
+        ]
     if selection.selected == "rigid":
         return [("review", "The MR was moved rigidly but not deformed: the ultrasound does not support more.")]
     return [("accept", "The deformation is significantly more similar to the ultrasound than the initial transform.")]
+
+
+def _by_rival(selection: ModelSelection | None) -> list[_Finding]:
+    if selection is None or selection.rival_mm is None:
+        return []
+    return [
+        (
+            "review",
+            f"Two places fit about equally well, {selection.rival_mm:.0f} mm apart: check where the MR lies, or add "
+            "another contrast or three landmarks.",
+        )
+    ]
 
 
 def _by_coverage(shares: Sequence[float]) -> list[_Finding]:

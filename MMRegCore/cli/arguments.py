@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from MMRegCore.cli import features, pictures, serve, training, verbs
+from MMRegCore.cli import brain, cohort, features, pictures, serve, training, verbs
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.similarity import descriptor_names
 from MMRegCore.version import __version__
@@ -54,6 +54,8 @@ def _add_register(parser: _Parser) -> None:
         "--preset", default=DEFAULT_PRESET, metavar="NAME", help=f"settings to start from (default: {DEFAULT_PRESET})"
     )
     parser.add_argument("--set", default=[], metavar="KEY=VALUE", help="change settings of the preset", **_SEVERAL)
+    text = "use all of the MR (default: the brain, which is found where there is no --moving-mask)"
+    parser.add_argument("--no-brain-mask", action="store_true", help=text)
     _add_computer(parser)
     parser.add_argument("--transform-only", action="store_true", help="write only transform.h5 and result.json")
     _add_output(parser)
@@ -194,6 +196,48 @@ def _add_features(parser: _Parser) -> None:
     _add_progress(parser)
 
 
+def _add_brain(parser: _Parser) -> None:
+    text = "MR of one head, one or several, whole or a part: file or DICOM folder"
+    parser.add_path("images", "MR", text, nargs="+")
+    text = "how far around the brain the mask reaches (default: 0)"
+    parser.add_argument("--margin-mm", type=float, default=0.0, metavar="X", help=text)
+    parser.add_path("--output", "M", "mask to write, on the grid of the first MR", required=True)
+    _add_progress(parser)
+
+
+def _add_batch(parser: _Parser) -> None:
+    parser.add_path("cases", "CASES", ".csv with columns by name, or Learn2Reg's dataset.json")
+    text = f"settings to start from (default: {DEFAULT_PRESET})"
+    parser.add_argument("--preset", default=DEFAULT_PRESET, metavar="NAME", help=text)
+    parser.add_argument("--set", default=[], metavar="KEY=VALUE", help="change settings of the preset", **_SEVERAL)
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="cases at once, through Dask (default: 1)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler to use in place of workers on this machine"
+    )
+    _add_computer(parser)
+    parser.add_argument("--transform-only", action="store_true", help="no images, maps, reports and pictures")
+    text = "learn2reg: write disp_*.nii.gz too, in the folder learn2reg"
+    parser.add_argument("--format", choices=("mmreg", "learn2reg"), default="mmreg", help=text)
+    _add_output(parser)
+
+
+def _add_evaluate(parser: _Parser) -> None:
+    parser.add_path("folder", "DIR", "what batch wrote, or a folder of transforms or fields")
+    parser.add_path("--cases", "CASES", "as of batch, with landmarks or labels", required=True)
+    parser.add_path("--output", "OUT", "folder for a table (default: only JSON on stdout)")
+    _add_progress(parser)
+
+
+def _add_replay(parser: _Parser) -> None:
+    parser.add_path("result", "RESULT", "result.json, with transform.h5 beside it")
+    text = "where to look for the inputs: files and folders (default: around RESULT)"
+    parser.add_path("--inputs", "X", text, default=[], **_SEVERAL)
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N (default: that of RESULT)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: as RESULT)")
+    parser.add_path("--output", "DIR", "folder for the new result (default: it is not kept)")
+    _add_progress(parser)
+
+
 def _add_serve(parser: _Parser) -> None:
     text = "end after so long without a line (default: 30)"
     parser.add_argument("--idle-minutes", type=float, default=30.0, metavar="X", help=text)
@@ -213,5 +257,9 @@ _OPTIONS: dict[Callable[..., int | None], Callable[[_Parser], None]] = {
     pictures.fuse: _add_fuse,
     training.train: _add_train,
     features.features: _add_features,
+    brain.brain: _add_brain,
+    cohort.batch: _add_batch,
+    cohort.evaluate: _add_evaluate,
+    cohort.replay: _add_replay,
     serve.serve: _add_serve,
 }

@@ -24,7 +24,8 @@ def register(arguments: argparse.Namespace, screen: Screen) -> None:
     from MMRegCore.config import load_preset, with_changes
 
     check_output_folder(arguments.output)
-    settings = with_changes(load_preset(arguments.preset), changes_from(arguments.set))
+    without = {"brain_mask": False} if arguments.no_brain_mask else {}
+    settings = with_changes(load_preset(arguments.preset), {**changes_from(arguments.set), **without})
     landmarks = _guiding_landmarks(arguments)
     # What needs no torch is checked before torch is waited for.
     from MMRegCore.io.files import staged_folder

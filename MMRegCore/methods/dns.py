@@ -101,7 +101,7 @@ def _rigid_motion(problem: Problem, search: SearchSettings) -> Callable[[torch.T
     from MMRegCore.search.rigid import find_rigid
 
     model = MotionModel.of(problem.prepared, search.prior)
-    parameters = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.2), problem.landmarks)
+    parameters, *_ = find_rigid(problem.levels, model, search, problem.monitor.part(0.0, 0.2), problem.landmarks)
     return torch.no_grad()(partial(model.move, parameters))
 
 

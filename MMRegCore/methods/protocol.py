@@ -40,6 +40,7 @@ class Solution:
     maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
     affine: bool = False  # whether the linear part of the result may scale and shear
     start: torch.Tensor | None = None  # where it began, as `Extension.scout` tells it
+    rival_mm: float | None = None  # how far away another result is that fits about as well
     landmark_use: LandmarkUse = "start"  # what the method did with landmarks, where there are any
 
     def cpu(self) -> Solution:

@@ -44,7 +44,7 @@ def select_model(
     rigid = rigid_part(prepared, displacement_voxel)
     deformed, folds = _unfolded(prepared, displacement_voxel, rigid)
     fields: dict[Kind, torch.Tensor] = {"initial": torch.zeros_like(rigid), "rigid": rigid, "deformed": deformed}
-    values = {name: _values(sampled, field) for name, field in fields.items()}
+    values = {name: local_values(sampled, sampled.displaced(field)) for name, field in fields.items()}
     candidates = {
         name: _candidate(name, values[name], values["initial"], sampled, folds if name == "deformed" else 0)
         for name in fields
@@ -86,21 +86,25 @@ def _unfolded(prepared: Prepared, displacement: torch.Tensor, rigid: torch.Tenso
 
 
 @torch.no_grad()
-def _values(sampled: SampledSimilarity, displacement_voxel: torch.Tensor) -> torch.Tensor:
-    """(1, 1, a, b, c): what each place adds to the mean similarity."""
-    value, share = sampled.at(sampled.displaced(displacement_voxel))
+def local_values(sampled: SampledSimilarity, points: torch.Tensor) -> torch.Tensor:
+    """(1, 1, a, b, c): what each place adds to the mean similarity when the samples are at points (N, 3)."""
+    value, share = sampled.at(points)
     return value * share
+
+
+def improvement_of(values: torch.Tensor, before: torch.Tensor, sampled: SampledSimilarity) -> tuple[float, float]:
+    """By how much `local_values` are better than others, and its standard error: that of a sum of independent cubes."""
+    difference, share = (_cubes(each, sampled) for each in (values - before, sampled.shares()))
+    improvement = float((values - before).sum())
+    rest = difference - share * improvement / float(share.sum().clamp(min=1e-12))
+    return improvement, max(float(rest.square().sum().sqrt()), 1e-12)
 
 
 def _candidate(
     name: Kind, values: torch.Tensor, before: torch.Tensor, sampled: SampledSimilarity, folds: int
 ) -> Candidate:
-    """Compare place by place; the standard error of the sum is that of a sum of independent cubes."""
-    difference, share = (_cubes(each, sampled) for each in (values - before, sampled.shares()))
-    improvement = float((values - before).sum())
-    rest = difference - share * improvement / float(share.sum().clamp(min=1e-12))
-    error = float(rest.square().sum().sqrt())
-    return Candidate(name, float(values.sum()), improvement, error, improvement / max(error, 1e-12), folds)
+    improvement, error = improvement_of(values, before, sampled)
+    return Candidate(name, float(values.sum()), improvement, error, improvement / error, folds)
 
 
 def _cubes(values: torch.Tensor, sampled: SampledSimilarity) -> torch.Tensor:

@@ -22,13 +22,13 @@ _POINTS_PER_SIGMA = 2.5
 
 @dataclass(frozen=True, eq=False)
 class MotionModel:
-    """Displacements as functions of standard normal parameters.
+    """Displacements as functions of parameters without a unit.
 
     The first three parameters are a translation, the next three a rotation vector about the middle of the field of
     view, the next six a symmetric matrix of scale and shear about it (without effect where the prior has none), each in
-    units of its expected size; the others are white noise that a Gaussian kernel turns into a smooth field.  Half the
-    squared length of the parameters is minus the logarithm of the prior, whatever the resolution.  Vectors have the
-    order (d, h, w).
+    units of its expected size; the others are white noise that a Gaussian kernel turns into a smooth field.
+    Translation and rotation follow Student's t a priori, the others are standard normal, whatever the resolution.
+    Vectors have the order (d, h, w).
 
     Attributes
     ----------
@@ -44,6 +44,8 @@ class MotionModel:
         Of the smoothing, with unit energy along each axis.
     translation, rotation, scale_shear, deformation : float
         Expected sizes: voxels per axis, radians per axis, fraction, voxels per axis.
+    degrees_of_freedom : float
+        Of Student's t.
     """
 
     centre: torch.Tensor
@@ -55,6 +57,7 @@ class MotionModel:
     rotation: float
     scale_shear: float
     deformation: float
+    degrees_of_freedom: float
 
     @classmethod
     def of(cls, prepared: Prepared, prior: MotionPriorSettings) -> MotionModel:
@@ -79,6 +82,7 @@ class MotionModel:
             math.radians(prior.rotation_deg),
             prior.scale_shear_percent / 100,
             prior.deformation_mm / voxel_mm,
+            prior.degrees_of_freedom,
         )
 
     def identity(self) -> torch.Tensor:
@@ -91,6 +95,13 @@ class MotionModel:
         parameters = self.identity()
         parameters[:LINEAR] = linear
         return parameters
+
+    def surprise(self, parameters: torch.Tensor) -> torch.Tensor:
+        """(K,): minus the logarithm of the prior of parameters (K, n), up to a constant."""
+        freedom = self.degrees_of_freedom
+        squared = parameters.square()
+        tails = sum(torch.log1p(part.sum(dim=1) / freedom) for part in (squared[:, :3], squared[:, 3:6]))
+        return (freedom + 3) / 2 * tails + squared[:, 6:].sum(dim=1) / 2
 
     def at(self, points: torch.Tensor) -> PointMotion:
         """The motion of points (N, 3), voxels of the working grid."""

@@ -1,9 +1,9 @@
-"""The rigid (on request affine) part first: many translations at a coarse resolution, fewer and fewer at finer ones."""
+"""The rigid (on request affine) part first: many motions at a coarse resolution, fewer and fewer at finer ones."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -12,19 +12,17 @@ from MMRegCore.monitor import Monitor
 from MMRegCore.optimisation.lbfgs import Minimum, Objective, minimise
 from MMRegCore.search.landmarks import LandmarkTerm
 from MMRegCore.search.motion_model import LINEAR, MotionModel
-from MMRegCore.search.sampled import Levels, SampledSimilarity
+from MMRegCore.search.sampled import Evidence, Levels
 from MMRegCore.search.settings import SearchSettings
 
-# Distance of the initial translations.
-_STEP_MM = 6.0
-# One of so many of them, and at least that many, are refined at the coarsest level; candidates that go on from there
-# and from each further level.
-_OF, _REFINED = 12, 10
-_KEPT = (4, 2)
+# So many of the motions that are tried are refined at the coarsest level; candidates that go on from there and from
+# each further level.
+_REFINED = 16
+_KEPT = (6, 3)
 # Samples that are compared in one call, of all motions together: more is no faster and takes memory.
 _SAMPLES_AT_ONCE = 300_000
 # Two candidates nearer than this, in expected sizes of the motion, are one.
-_SAME = 0.35
+_SAME = 0.7
 
 
 class _Level(NamedTuple):
@@ -38,12 +36,11 @@ def find_rigid(
     settings: SearchSettings,
     monitor: Monitor,
     landmarks: LandmarkTerm | None = None,
-) -> torch.Tensor:
-    """(12,): parameters of the rigid transform with the largest posterior.
+) -> list[torch.Tensor]:
+    """(12,) each: parameters of the rigid transforms with the largest posterior, the largest at the finest level first.
 
-    The translations of a grid are tried at the coarsest level; the best are refined there by L-BFGS, the best of
-    those at the next level, and so on; the finest level only chooses.  No motion is one of the candidates at every
-    level.
+    Motions of all kinds are tried at the coarsest level; the best are refined there by L-BFGS, the best of those at the
+    next level, and so on; the finest level only orders them.  No motion is one of the candidates at every level.
 
     Parameters
     ----------
@@ -54,38 +51,37 @@ def find_rigid(
     landmarks : LandmarkTerm, optional
         Further evidence on the motion.
     """
-    sampled = levels.all(settings.similarity, settings.sampling_spacing_mm, settings.half_width)
     searched = [
         _Level(
-            posterior_cost(level, model, settings.effective_sample_size, landmarks),
-            max(_SAMPLES_AT_ONCE // max(len(level.points), 1), 1),
+            posterior_cost(evidence, model, settings.effective_sample_size, landmarks),
+            max(_SAMPLES_AT_ONCE // evidence.samples, 1),
         )
-        for level in sampled
+        for evidence in levels.all(settings)
     ]
-    voxel_mm = levels.prepared.spacing_mm
-    starts = _translations(searched[0], model, settings.range_mm / voxel_mm, _STEP_MM / voxel_mm)
+    starts = _best_of_many(searched[0], model, settings, levels.prepared.spacing_mm)
     best = _refined(searched[:-1] or searched, starts, model, monitor)
     with torch.no_grad():
-        return best[int(_values(searched[-1], torch.stack(best)).argmin())]
+        order = _values(searched[-1], torch.stack(best)).argsort(stable=True)
+    return [best[int(number)] for number in order.cpu()]
 
 
 def posterior_cost(
-    sampled: SampledSimilarity,
-    model: MotionModel,
-    effective_sample_size: float,
-    landmarks: LandmarkTerm | None = None,
+    evidence: Evidence, model: MotionModel, effective_sample_size: float, landmarks: LandmarkTerm | None = None
 ) -> Objective:
-    """Of parameters p minus the log posterior per sample, ``|p|² / 2N − mean similarity(p)``; N the effective size.
+    """Of parameters p minus the log posterior per sample, ``-log prior(p) / N − similarity(p)``; N: effective size.
 
     Landmarks add minus their log-likelihood over N, ``Σ |T(fixed) − moving|² / 2 σ² N``.
     """
-    motion = model.at(sampled.points)
+    parts = [(weight, sampled, model.at(sampled.points)) for weight, sampled in evidence.parts]
     landmark_cost = None if landmarks is None else landmarks.cost(model)
 
     def cost(parameters: torch.Tensor) -> torch.Tensor:
-        prior = parameters.square().sum(dim=1) / (2 * effective_sample_size)
-        value = prior - sampled.means(motion(parameters))
-        return value if landmark_cost is None else value + landmark_cost(parameters) / effective_sample_size
+        value = model.surprise(parameters) / effective_sample_size
+        if landmark_cost is not None:
+            value = value + landmark_cost(parameters) / effective_sample_size
+        for weight, sampled, motion in parts:
+            value = value - weight * sampled.means(motion(parameters))
+        return value
 
     return cost
 
@@ -104,7 +100,7 @@ def _refined(
             level.cost,
             [none, *starts],
             iterations=15,
-            first_step=0.25,
+            first_step=0.5,
             tolerance=1e-4,
             at_once=level.at_once,
             report=report,
@@ -114,14 +110,18 @@ def _refined(
     return starts
 
 
-def _translations(level: _Level, model: MotionModel, search_range: float, step: float) -> list[torch.Tensor]:
-    """The best translations (12,) on a grid of half-width ``search_range`` voxels, tried without refinement."""
-    count = int(search_range // step)
-    steps = [n * step / model.translation for n in range(-count, count + 1)]
-    tried = torch.zeros(len(steps) ** 3, LINEAR, device=model.centre.device)
-    tried[:, :3] = torch.tensor(list(product(steps, repeat=3)))
+def _best_of_many(level: _Level, model: MotionModel, settings: SearchSettings, voxel_mm: float) -> list[torch.Tensor]:
+    """The best of translations and rotations (12,) spread evenly over the search range, tried without refinement."""
+    if settings.starts == 0:
+        return []
+    # A low-discrepancy sequence of its own: the same motions in every run, whatever the seed.
+    share = 2 * torch.quasirandom.SobolEngine(6, scramble=True, seed=0).draw(settings.starts) - 1
+    tried = torch.zeros(len(share), LINEAR)
+    tried[:, :3] = share[:, :3] * (settings.range_mm / voxel_mm / model.translation)
+    tried[:, 3:6] = share[:, 3:] * (math.radians(settings.range_deg) / model.rotation)
+    tried = tried.to(model.centre.device)
     with torch.no_grad():
-        kept = _values(level, tried).argsort(stable=True)[: max(len(tried) // _OF, _REFINED)]
+        kept = _values(level, tried).argsort(stable=True)[:_REFINED]
     return list(tried[kept])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +10,10 @@ import torch
 
 from MMRegCore.ops import Lattice, PointSampler, avg_pool, identity_positions, sample
 from MMRegCore.prepare import Prepared
+from MMRegCore.search.settings import SearchSettings
 from MMRegCore.similarity import patch_similarity
 from MMRegCore.similarity.protocol import Comparison, Local, Similarity
+from MMRegCore.volume import Channel
 
 # More tell nothing that these do not: at 0.75 mm the field of view of an ultrasound of 170 ml.
 _MOST_SAMPLES = 400_000
@@ -45,6 +47,8 @@ class SampledSimilarity:
     stride : int
     patch_spacing_mm : float
         Distance of the places that have a value.
+    unrelated : Tensor, ()
+        Value of unrelated images.
     """
 
     measure: Similarity
@@ -57,6 +61,7 @@ class SampledSimilarity:
     channels: tuple[int, ...]
     stride: int
     patch_spacing_mm: float
+    unrelated: torch.Tensor
 
     @classmethod
     def of(cls, prepared: Prepared, measure: Similarity, spacing_mm: float) -> SampledSimilarity:
@@ -67,35 +72,35 @@ class SampledSimilarity:
         prepared : Prepared
         measure : Similarity
         spacing_mm : float
-            Distance of the sample points, larger where the field of view would hold too many; images are pooled to the
-            next finer resolution.
+            Distance of the sample points, larger where the field of view would hold too many; images, or descriptors of
+            them, are averaged to the next finer resolution.
         """
         voxel_mm = prepared.spacing_mm
         volume_mm3 = float((prepared.fixed.weight > 0).sum()) * voxel_mm**3
         spacing_mm = max(spacing_mm, (volume_mm3 / _MOST_SAMPLES) ** (1 / 3))
         stride = max(int(spacing_mm / voxel_mm + 1e-3), 1)
         step = max(spacing_mm / (stride * voxel_mm), 1.0)
-        image, weight = avg_pool(prepared.fixed.image, stride), avg_pool(prepared.fixed.weight, stride)
+        weight = avg_pool(prepared.fixed.weight, stride)
         weight = (weight > 0.5).float() if bool((weight > 0.5).any()) else (weight > 0).float()
         points, lattice, low = _scattered(weight, step)
-        encoded, weights = [], []
-        for channel in prepared.moving:
-            coarse, part = avg_pool(channel.image, stride), avg_pool(channel.weight, stride)
-            encoded.append(measure.encode_moving(coarse, part))
-            weights.append(part)
-        fixed = sample(measure.encode_fixed(image, weight), _as_volume(points))
+        fixed = _encoded(measure.encode_fixed, prepared.fixed, stride, measure.fine)
+        encoded = [_encoded(measure.encode_moving, channel, stride, measure.fine) for channel in prepared.moving]
+        weights = [avg_pool(channel.weight, stride) for channel in prepared.moving]
+        rows, moving = _as_rows(sample(fixed, _as_volume(points))), PointSampler(torch.cat([*encoded, *weights], dim=1))
+        channels = tuple(image.shape[1] for image in encoded)
         half = (stride - 1) / 2
         return cls(
             measure,
-            _as_rows(fixed),
+            rows,
             points * stride + half,
             lattice,
             low * stride + half,
             step * stride,
-            PointSampler(torch.cat([*encoded, *weights], dim=1)),
-            tuple(image.shape[1] for image in encoded),
+            moving,
+            channels,
             stride,
             measure.stride * step * stride * voxel_mm,
+            _unrelated(measure, rows, moving(points).split((*channels, len(channels)), dim=1)),
         )
 
     def at(self, points: torch.Tensor) -> Local:
@@ -118,7 +123,7 @@ class SampledSimilarity:
         *moving, weights = values.split((*self.channels, len(self.channels)), dim=2)
         weight = weights.prod(dim=2, keepdim=True) * self.moving.covers(places).reshape(*weights.shape[:2], 1)
         value, support = self._compare(moving, weight)
-        return Local(value - self.measure.unrelated, support / self._whole)
+        return Local(value - self.unrelated, support / self._whole)
 
     def means(self, points: torch.Tensor) -> torch.Tensor:
         """(K,): the similarity averaged over the field of view, of points (N, K, 3)."""
@@ -156,6 +161,18 @@ class SampledSimilarity:
         return max(len(self.points) / self.measure.stride**3, 1.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What speaks for a motion: several similarities, each with its weight."""
+
+    parts: tuple[tuple[float, SampledSimilarity], ...]
+
+    @property
+    def samples(self) -> int:
+        """Points that are looked at."""
+        return max(sum(len(sampled.points) for _, sampled in self.parts), 1)
+
+
 class Levels:
     """The sampled similarities of one prepared pair, each made once for all who ask."""
 
@@ -171,9 +188,39 @@ class Levels:
             self._made[key] = SampledSimilarity.of(self.prepared, measure, spacing_mm)
         return self._made[key]
 
-    def all(self, similarity: str, spacing_mm: Sequence[float], half_width: Sequence[int]) -> list[SampledSimilarity]:
-        """Several levels, coarse to fine."""
-        return [self.at(similarity, *level) for level in zip(spacing_mm, half_width, strict=True)]
+    def all(self, settings: SearchSettings) -> list[Evidence]:
+        """The evidence at each level of a search, coarse to fine."""
+        levels = list(zip(settings.sampling_spacing_mm, settings.half_width, strict=True))
+        *coarser, finest = [Evidence(((1.0, self.at(settings.similarity, *level)),)) for level in levels]
+        if settings.descriptor_weight == 0:
+            return [*coarser, finest]
+        described = [((settings.descriptor_weight, self.at(settings.descriptor, *level)),) for level in levels[:-1]]
+        both = [Evidence(one.parts + other) for one, other in zip(coarser[1:], described[1:], strict=True)]
+        return [*map(Evidence, described[:1]), *both, finest]
+
+
+def _encoded(
+    encode: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], channel: Channel, stride: int, fine: bool
+) -> torch.Tensor:
+    """(1, C, d, h, w): an image as a measure encodes it, averaged over ``stride``³ voxels before or, if fine, after."""
+    if fine:
+        return avg_pool(encode(channel.image, channel.weight), stride)
+    return encode(avg_pool(channel.image, stride), avg_pool(channel.weight, stride))
+
+
+@torch.no_grad()
+def _unrelated(measure: Similarity, fixed: torch.Tensor, moving: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Scalar: what the measure gives for samples (N, C) of one place and of another."""
+    if measure.unrelated is not None:
+        return fixed.new_full((), measure.unrelated)
+    *images, weights = moving
+    weight = weights.prod(dim=1)
+    total = weight.new_zeros(())
+    for quarter in (1, 2, 3):
+        elsewhere = _as_volume(fixed.roll(quarter * len(fixed) // 4, 0))
+        value = measure.compare_all(elsewhere, [_as_volume(image) for image in images], _as_volume(weight[:, None]))
+        total = total + value.mean() / 3
+    return total
 
 
 def _scattered(weight: torch.Tensor, step: float) -> tuple[torch.Tensor, Lattice, torch.Tensor]:
@@ -190,7 +237,7 @@ def _scattered(weight: torch.Tensor, step: float) -> tuple[torch.Tensor, Lattice
 
 
 def _as_volume(points: torch.Tensor) -> torch.Tensor:
-    """Positions (1, 3, N, 1, 1) of points (N, 3)."""
+    """Positions (1, 3, N, 1, 1) of points (N, 3); the same with any number of channels."""
     return points.t()[None, :, :, None, None]
 
 

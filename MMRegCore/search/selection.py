@@ -38,8 +38,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ModelSelection:
-    """Which candidate was selected, out of which, and why."""
+    """Which candidate was selected, out of which, and why.
+
+    ``rival_mm`` is how far away another place lies that fits about as well, if one does.
+    """
 
     selected: Kind
     reason: str
     candidates: tuple[Candidate, ...]
+    rival_mm: float | None = None

@@ -6,18 +6,24 @@ from dataclasses import dataclass
 
 from MMRegCore.errors import InputError
 from MMRegCore.settings import Settings, as_text, setting
-from MMRegCore.similarity import similarity_names
+from MMRegCore.similarity import descriptor_names, similarity_names
 
 
 @dataclass(frozen=True)
 class MotionPriorSettings(Settings):
-    """What is expected of the motion before any image is looked at: standard deviations per axis."""
+    """What is expected of the motion before any image is looked at: scales per axis."""
 
     translation_mm: float = setting(
-        4.0, help="Translation of the initial transform's error along each axis.", unit="mm", minimum=1e-3, maximum=100
+        2.0, help="Translation of the initial transform's error along each axis.", unit="mm", minimum=1e-3, maximum=100
     )
     rotation_deg: float = setting(
-        3.0, help="Rotation of the initial transform's error about each axis.", unit="deg", minimum=1e-3, maximum=90
+        2.4, help="Rotation of the initial transform's error about each axis.", unit="deg", minimum=1e-3, maximum=90
+    )
+    degrees_of_freedom: float = setting(
+        3.0,
+        help="Of Student's t, which both follow: few leave room for the rare large error, many make it a Gaussian.",
+        minimum=1,
+        maximum=1000,
     )
     scale_shear_percent: float = setting(
         0.0,
@@ -28,20 +34,26 @@ class MotionPriorSettings(Settings):
         maximum=30,
     )
     deformation_mm: float = setting(
-        1.5, help="Smooth deformation along each axis; 0 is none.", unit="mm", minimum=0, maximum=50
+        1.0, help="Smooth deformation along each axis; 0 is none.", unit="mm", minimum=0, maximum=50
     )
     correlation_length_mm: float = setting(
-        20.0, help="Correlation length r of the deformation: exp(-d² / 2r²).", unit="mm", minimum=2, maximum=200
+        24.0, help="Correlation length r of the deformation: exp(-d² / 2r²).", unit="mm", minimum=2, maximum=200
     )
 
 
 @dataclass(frozen=True)
 class SearchSettings(Settings):
-    """The rigid search: from many initial translations, coarse to fine, with a prior on the motion."""
+    """The rigid search: from many initial motions, coarse to fine, with a prior on the motion."""
 
     similarity: str = setting("lc2", help="What is maximised.", choices=similarity_names)
+    descriptor: str = setting(
+        "mind",
+        help="What is maximised alone at the coarsest level, and beside the similarity at all but the finest.",
+        choices=descriptor_names,
+    )
+    descriptor_weight: float = setting(4.0, help="Its weight; 0 leaves it out.", minimum=0)
     sampling_spacing_mm: tuple[float, ...] = setting(
-        (2.5, 1.5, 0.75), help="Distance of the samples at each level, coarse to fine.", unit="mm", minimum=0.01
+        (3.0, 1.5, 0.75), help="Distance of the samples at each level, coarse to fine.", unit="mm", minimum=0.01
     )
     half_width: tuple[int, ...] = setting(
         (2, 3, 2), help="Half-width of the patches at each level, in samples.", label="Half-width", minimum=1, maximum=8
@@ -49,17 +61,26 @@ class SearchSettings(Settings):
     effective_sample_size: float = setting(
         200.0, help="Independent observations that the similarity stands for, against the prior.", minimum=1
     )
+    starts: int = setting(1024, help="Rigid motions that are tried at the coarsest level.", minimum=0, maximum=100_000)
     range_mm: float = setting(
-        12.0,
-        help="Initial translations of the rigid search, to every side.",
+        20.0,
+        help="Their translations, to every side.",
         label="Search range",
         unit="mm",
         minimum=0,
         maximum=50,
         tier="basic",
     )
+    range_deg: float = setting(
+        15.0,
+        help="Their rotations about each axis.",
+        label="Search range of rotations",
+        unit="deg",
+        minimum=0,
+        maximum=90,
+    )
     extended_range_mm: float = setting(
-        24.0,
+        30.0,
         help="The same for a second search, where the result of the first would be rejected; 0 leaves it out.",
         label="Extended search range",
         unit="mm",

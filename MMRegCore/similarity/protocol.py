@@ -52,15 +52,20 @@ class Similarity(ABC):
         Whether several moving images explain the fixed one together; otherwise their similarities are averaged.
     stride : int
         Distance of the places that `compare` gives values for, in samples.
-    unrelated : float
-        About the value of unrelated images: in a search, what no moving image covers counts as that.
+    unrelated : float, optional
+        About the value of unrelated images: in a search, what no moving image covers counts as that.  None where it
+        depends on the images, and is measured on them.
+    fine : bool
+        Whether images are encoded at their own resolution, and coarser work takes averages of what is encoded;
+        otherwise averages of the images are encoded.
     """
 
     best: ClassVar[float] = 0.0
     differentiable: ClassVar[bool] = True
     joint: ClassVar[bool] = False
     stride: int = 1
-    unrelated: ClassVar[float] = 0.0
+    unrelated: ClassVar[float | None] = 0.0
+    fine: ClassVar[bool] = False
 
     def encode_fixed(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W): what is compared of a fixed image (B, 1, D, H, W), given its weight (B, 1, D, H, W)."""
@@ -149,13 +154,29 @@ class Descriptor(Similarity):
     """
 
     unit: ClassVar[bool] = False
+    unrelated = None
+    fine = True
+
+    def value(self, fixed: torch.Tensor, moving: torch.Tensor, dim: int) -> torch.Tensor:
+        """Minus the mean squared difference of vectors, which lie along ``dim``; of unit vectors the cosine."""
+        if self.unit:
+            fixed, moving = F.normalize(fixed, dim=dim), F.normalize(moving, dim=dim)
+            return 1 - (moving - fixed).square().sum(dim=dim, keepdim=True) / 2
+        return -(moving - fixed).square().mean(dim=dim, keepdim=True)
 
     def compare(self, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> Local:
-        """Minus the mean squared difference over the channels; of unit vectors, 1 minus half their squared distance."""
-        if self.unit:
-            fixed, moving = F.normalize(fixed, dim=1), F.normalize(moving, dim=1)
-            return Local(1 - (moving - fixed).square().sum(dim=1, keepdim=True) / 2, weight)
-        return Local(-(moving - fixed).square().mean(dim=1, keepdim=True), weight)
+        """Compare voxel by voxel."""
+        return Local(self.value(fixed, moving, 1), weight)
+
+    def comparison(self, fixed: torch.Tensor, lattice: Lattice) -> Comparison:
+        """The same for scattered samples, without the cells in between."""
+
+        def compare(moving: Sequence[torch.Tensor], weight: torch.Tensor) -> Local:
+            each = [self.value(fixed[:, None], image, 2) for image in moving]
+            value = torch.stack(each).mean(dim=0)
+            return Local(lattice.spread(value[..., 0]), lattice.spread(weight[..., 0]))
+
+        return compare
 
 
 def check_shapes(fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> None:

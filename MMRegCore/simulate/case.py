@@ -16,6 +16,7 @@ from MMRegCore.resampling import resample
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy, depth_below_surface_mm
 from MMRegCore.simulate.brain_shift import BrainShiftSettings, draw_brain_shift, gravity_direction
 from MMRegCore.simulate.cavity import CavitySettings, resection_cavity
+from MMRegCore.simulate.confounds import ConfoundSettings
 from MMRegCore.simulate.craniotomy import Cone, ConeSettings, centre_of_mass, place_probe
 from MMRegCore.simulate.points import displacement_at
 from MMRegCore.simulate.ultrasound import UltrasoundSettings, simulate_ultrasound
@@ -54,6 +55,7 @@ def simulate(
     cone: ConeSettings | None = None,
     ultrasound: UltrasoundSettings | None = None,
     cavity: CavitySettings | None = None,
+    confounds: ConfoundSettings | None = None,
     landmarks: int = 30,
     seed: int = 0,
 ) -> SimulatedCase:
@@ -61,7 +63,8 @@ def simulate(
 
     ``entry_direction_ras`` (3,) leads from the centre of the brain to the craniotomy; if None through the tumour where
     there is one, else `FRONTO_TEMPORAL_RIGHT`.  ``spacing_mm`` is that of the isotropic ultrasound grid, 0.1 to 5 mm.
-    With a ``cavity`` tissue is resected, the tumour where there is one.  There are ``landmarks`` landmarks at most,
+    With a ``cavity`` tissue is resected, the tumour where there is one.  With ``confounds`` the image is as hard to
+    explain by an MR as those of patients are.  There are ``landmarks`` landmarks at most,
     fewer where the field of view has not enough structure.
 
     Raises
@@ -75,13 +78,17 @@ def simulate(
     probe = place_probe(anatomy, _default_entry(anatomy) if entry_direction_ras is None else entry_direction_ras)
     # The probe rests on the sunken surface.
     sunk_mm = shift.sinking_mm * float(gravity_direction(probe, shift) @ probe.beam_ras)
-    drawn = draw_brain_shift(Cone(probe.advanced(sunk_mm), cone, seed), shift, seed=seed)
+    # Gel or saline lifts it off.
+    lifted_mm = 0.0 if confounds is None else confounds.gel_mm
+    drawn = draw_brain_shift(Cone(probe.advanced(sunk_mm - lifted_mm), cone, seed), shift, seed=seed)
     field_of_view = Cone(drawn.tracked_probe, cone, seed)
     grid = field_of_view.grid(spacing_mm)
     mask = torch.from_numpy(field_of_view.contains(grid.points_ras()))
     truth = drawn.field(grid)
     resected = None if cavity is None else resection_cavity(anatomy, probe, cavity, seed=seed)
-    fixed = simulate_ultrasound(anatomy, field_of_view, truth, ultrasound, cavity=resected, seed=seed)
+    fixed = simulate_ultrasound(
+        anatomy, field_of_view, truth, ultrasound, cavity=resected, confounds=confounds, seed=seed
+    )
     hole = None if resected is None else warp(resample(resected, grid)[None], truth.to_voxel())[0, 0] > 0.5
     points = structural_points(anatomy, truth, mask if hole is None else mask & ~hole, landmarks)
     return SimulatedCase(fixed, anatomy.images, truth, points, points + displacement_at(truth, points), hole)
@@ -101,6 +108,8 @@ def structural_points(
     Tissue borders (largest gradients of the tissue maps, warped by the true displacement) at least 3 mm inside ``mask``
     (D, H, W) and ``apart_mm`` from each other, strongest first.
     """
+    if count == 0:
+        return np.zeros((0, 3))
     grid = truth.grid
     fractions = warp(resample(anatomy.tissues, grid)[None], truth.to_voxel())
     # One image that shows every tissue border that ultrasound can show.

@@ -35,21 +35,28 @@ def render_contrast(anatomy: Anatomy, contrast: Contrast, *, seed: int = 0) -> V
     """
     if contrast not in _INTENSITY:
         raise InputError(f"expected a contrast among {', '.join(_INTENSITY)}; got '{contrast}'")
-    level = _INTENSITY[contrast]
     grid = anatomy.tissues.grid
-    mixture = sum(level[name] * fraction for name, fraction in zip(TISSUES, anatomy.tissues.data, strict=True))
-    if anatomy.tumour is not None:
-        mixture = mixture + level["tumour"] * anatomy.tumour.data[0]
 
     def smooth(name: str, sigma_mm: float) -> torch.Tensor:
         return smooth_noise(
             grid.shape, (sigma_mm / grid.spacing_mm[::-1]).tolist(), random_stream(seed, f"{contrast} {name}")
         )
 
-    image = mixture * torch.exp(_TEXTURE * smooth("texture", _TEXTURE_MM) + _BIAS * smooth("bias", _BIAS_MM))
+    image = mixture(anatomy, contrast) * torch.exp(
+        _TEXTURE * smooth("texture", _TEXTURE_MM) + _BIAS * smooth("bias", _BIAS_MM)
+    )
     image = image + _NOISE * white_noise(grid.shape, random_stream(seed, f"{contrast} noise"))
     inside = anatomy.brain.data > 0.05
     return Volume((_BRIGHTEST * image[None]).clamp(min=1) * inside, grid, name=contrast.upper())
+
+
+def mixture(anatomy: Anatomy, contrast: Contrast) -> torch.Tensor:
+    """(D, H, W): what the tissue fractions mix to in a contrast, relative to its brightest tissue."""
+    level = _INTENSITY[contrast]
+    mixed = torch.zeros(anatomy.tissues.grid.shape)
+    for name, fraction in zip(TISSUES, anatomy.tissues.data, strict=True):
+        mixed = mixed + level[name] * fraction
+    return mixed if anatomy.tumour is None else mixed + level["tumour"] * anatomy.tumour.data[0]
 
 
 def with_contrasts(anatomy: Anatomy, contrasts: Sequence[Contrast], *, seed: int = 0) -> Anatomy:

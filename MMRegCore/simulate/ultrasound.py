@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 
 from MMRegCore.displacement import DisplacementField
 from MMRegCore.errors import InputError
-from MMRegCore.geometry import Array, Grid, Shape
+from MMRegCore.geometry import Array, Grid
 from MMRegCore.ops import gaussian_blur, sample
 from MMRegCore.settings import Settings, setting
 from MMRegCore.simulate.anatomy import TISSUES, Anatomy
+from MMRegCore.simulate.beams import BeamGrid
+from MMRegCore.simulate.confounds import ConfoundSettings, contact_band, decoy_points, trend, unmatched_share, vessels
 from MMRegCore.simulate.craniotomy import Cone
 from MMRegCore.simulate.noise import random_stream, smooth_noise, smooth_step, white_noise
 from MMRegCore.simulate.points import displacement_at, values_at
 from MMRegCore.volume import Volume
-
-# Beam sampling: finer than the point spread in every direction.
-_SWEEP_STEP_MM = 0.45
-_DEPTH_STEP_MM = 0.25
-_BEAM_STEP_RAD = math.radians(0.38)
 
 # Backscatter amplitude relative to white matter, and acoustic impedance (arbitrary unit), by tissue; outside the brain
 # is saline.
@@ -85,6 +81,7 @@ def simulate_ultrasound(
     settings: UltrasoundSettings | None = None,
     *,
     cavity: Volume | None = None,
+    confounds: ConfoundSettings | None = None,
     seed: int = 0,
 ) -> Volume:
     """Simulate the ultrasound volume ``us(x) = f(anatomy(x + u(x)))`` on the grid of ``truth``, which is u.
@@ -95,6 +92,8 @@ def simulate_ultrasound(
         Fixed (ultrasound) to moving (MR), RAS mm.
     cavity : Volume, (1, D, H, W), optional
         Fraction in [0, 1] that is saline instead of tissue, on the grid of the tissue maps; see `resection_cavity`.
+    confounds : ConfoundSettings, optional
+        What of the image the MR explains wrongly or not at all, as in patients; nothing of it if None.
     seed : int
         The same seed gives the same image.
 
@@ -109,55 +108,22 @@ def simulate_ultrasound(
         When less than 5 % of the field of view lies in the brain.
     """
     settings = settings or UltrasoundSettings()
-    beams = _BeamGrid.of(cone)
+    beams = BeamGrid.of(cone)
     tissue = _Tissue.along(beams, anatomy, truth, cavity)
     if float(tissue.brain.mean()) < 0.05:
         raise InputError("expected the field of view to meet the brain; got less than 5 % of it inside")
+    surface = None if confounds is None else tissue.brain
+    if confounds is not None:
+        tissue = _with_unmatched(tissue, beams, anatomy, truth, confounds, seed)
     echo, specular = _echoes(tissue, beams, settings, seed)
     transmitted = _transmission(echo, specular, tissue.cavity, beams, settings, seed)
+    if confounds is not None and surface is not None:
+        specular = specular + vessels(beams, confounds, seed) * surface
+        specular = specular + contact_band(surface, beams, confounds, seed)
+        transmitted = transmitted * trend(beams, confounds, seed)
     envelope = _envelope(echo * transmitted, specular * transmitted, beams, settings, seed)
     grey_values = settings.gain * torch.log1p(settings.compression * envelope) / math.log1p(settings.compression)
     return _scan_convert(grey_values, beams, cone, truth.grid)
-
-
-@dataclass(frozen=True, eq=False)
-class _BeamGrid:
-    """Evenly spaced samples of the beams: arrays are (S, A, R) = (sweep, angle, depth)."""
-
-    low: Array
-    step: Array
-    shape: Shape
-    points_ras: Array
-    radius_mm: torch.Tensor
-
-    @classmethod
-    def of(cls, cone: Cone) -> _BeamGrid:
-        low, high = cone.low, cone.high
-        wanted = np.array([_SWEEP_STEP_MM, _BEAM_STEP_RAD, _DEPTH_STEP_MM])
-        counts = np.ceil((high - low) / wanted).astype(int) + 1
-        coordinates = cone.sampling_grid(counts.tolist())
-        radius = torch.from_numpy(cone.settings.apex_mm + coordinates[0, 0, :, 2]).float()
-        step = (high - low) / (counts - 1)
-        return cls(low, step, cast(Shape, coordinates.shape[:3]), cone.points_ras(coordinates), radius)
-
-    @property
-    def depth_mm(self) -> torch.Tensor:
-        """(R,)."""
-        return self.radius_mm - self.radius_mm[0]
-
-    def sigma_voxel(self, sweep_mm: float, lateral_mm: float, depth_mm: float) -> tuple[float, float, float]:
-        """Standard deviations in mm, lateral at half depth, in samples."""
-        middle_mm = float(self.radius_mm[len(self.radius_mm) // 2])
-        return (
-            sweep_mm / float(self.step[0]),
-            lateral_mm / (float(self.step[1]) * middle_mm),
-            depth_mm / float(self.step[2]),
-        )
-
-    def noise(self, name: str, seed: int, sweep_mm: float, lateral_mm: float, depth_mm: float) -> torch.Tensor:
-        """(S, A, R): `smooth_noise` with these standard deviations in mm."""
-        sigma = self.sigma_voxel(sweep_mm, lateral_mm, depth_mm)
-        return smooth_noise(self.shape, sigma, random_stream(seed, name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,13 +135,18 @@ class _Tissue:
     cavity: torch.Tensor
 
     @classmethod
-    def along(cls, beams: _BeamGrid, anatomy: Anatomy, truth: DisplacementField, cavity: Volume | None) -> _Tissue:
+    def along(cls, beams: BeamGrid, anatomy: Anatomy, truth: DisplacementField, cavity: Volume | None) -> _Tissue:
         """The maps at ``x + u(x)``; resected tissue is removed from them."""
+        return cls.at(beams.points_ras, anatomy, truth, cavity)
+
+    @classmethod
+    def at(cls, points_ras: Array, anatomy: Anatomy, truth: DisplacementField, cavity: Volume | None) -> _Tissue:
+        """The same at points (S, A, R, 3), RAS mm of the ultrasound."""
         grid = anatomy.tissues.grid
         nothing = Volume(torch.zeros(1, *grid.shape), grid)
         optional = [(volume or nothing).data for volume in (anatomy.tumour, cavity)]
         maps = torch.cat([anatomy.tissues.data, anatomy.pia.data, *optional])
-        points_mr = beams.points_ras + displacement_at(truth, beams.points_ras)
+        points_mr = points_ras + displacement_at(truth, points_ras)
         values = values_at(maps, grid, points_mr, padding_mode="zeros")
         resected = values[-1]
         *fractions, pia, tumour = values[:-1] * (1 - resected)
@@ -188,7 +159,7 @@ class _Tissue:
 
 
 def _echoes(
-    tissue: _Tissue, beams: _BeamGrid, settings: UltrasoundSettings, seed: int
+    tissue: _Tissue, beams: BeamGrid, settings: UltrasoundSettings, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Diffuse and specular echo amplitude, (S, A, R) each, relative to the backscatter of white matter."""
     brain = tissue.brain
@@ -208,7 +179,20 @@ def _echoes(
     return diffuse, specular + _dura(beams, seed)
 
 
-def _interface(impedance: torch.Tensor, beams: _BeamGrid) -> torch.Tensor:
+def _with_unmatched(
+    tissue: _Tissue, beams: BeamGrid, anatomy: Anatomy, truth: DisplacementField, confounds: ConfoundSettings, seed: int
+) -> _Tissue:
+    """The tissue, replaced in random regions by that of another place, of which the MR says nothing."""
+    other = _Tissue.at(decoy_points(beams, seed), anatomy, truth, None)
+    share = unmatched_share(beams, confounds, seed) * other.brain.clamp(0, 1)
+    kept = 1 - share
+    # What lies outside the brain and what was resected stays as it is.
+    there = tissue.brain * share
+    fraction = {name: kept * part + there * other.fraction[name] for name, part in tissue.fraction.items()}
+    return _Tissue(fraction, kept * tissue.pia + there * other.pia, tissue.cavity)
+
+
+def _interface(impedance: torch.Tensor, beams: BeamGrid) -> torch.Tensor:
     """(S, A, R): impedance step within the pulse, weighted by the angle of incidence."""
     smooth = gaussian_blur(impedance[None, None], beams.sigma_voxel(0.5, 0.5, 0.5))[0, 0]
     along_sweep, along_angle, along_beam = torch.gradient(smooth)
@@ -220,13 +204,13 @@ def _interface(impedance: torch.Tensor, beams: _BeamGrid) -> torch.Tensor:
     return magnitude * (0.15 + 0.85 * (along_beam / magnitude) ** 2)
 
 
-def _edge(fraction: torch.Tensor, beams: _BeamGrid) -> torch.Tensor:
+def _edge(fraction: torch.Tensor, beams: BeamGrid) -> torch.Tensor:
     """(S, A, R): 1 in a sheet about 1 mm thick where a fraction passes through a half, 0 elsewhere."""
     smooth = gaussian_blur(fraction[None, None], beams.sigma_voxel(0.6, 0.6, 0.6))[0, 0]
     return (4 * smooth * (1 - smooth)) ** 2
 
 
-def _tissue_echo(beams: _BeamGrid, settings: UltrasoundSettings, seed: int) -> torch.Tensor:
+def _tissue_echo(beams: BeamGrid, settings: UltrasoundSettings, seed: int) -> torch.Tensor:
     """(S, A, R): curved bright sheets (small vessels and sulci) and short streaks across the beam (fibres)."""
     folding = beams.noise("sheets", seed, 5, 5, 5)
     # A level set of smooth noise is a curved sheet; a second noise keeps patches of it.
@@ -237,7 +221,7 @@ def _tissue_echo(beams: _BeamGrid, settings: UltrasoundSettings, seed: int) -> t
     return settings.tissue_echo * (4.5 * sheet * ragged + 7.0 * streaks * density)
 
 
-def _dura(beams: _BeamGrid, seed: int) -> torch.Tensor:
+def _dura(beams: BeamGrid, seed: int) -> torch.Tensor:
     """(S, A, R): the bright band under the probe (dura, drape, reverberation) at a random depth."""
     sweeps, angles, _ = beams.shape
     flat = beams.sigma_voxel(5, 5, 1)[:2]
@@ -253,7 +237,7 @@ def _transmission(
     diffuse: torch.Tensor,
     specular: torch.Tensor,
     cavity: torch.Tensor,
-    beams: _BeamGrid,
+    beams: BeamGrid,
     settings: UltrasoundSettings,
     seed: int,
 ) -> torch.Tensor:
@@ -273,7 +257,7 @@ def _transmission(
 
 
 def _envelope(
-    diffuse: torch.Tensor, specular: torch.Tensor, beams: _BeamGrid, settings: UltrasoundSettings, seed: int
+    diffuse: torch.Tensor, specular: torch.Tensor, beams: BeamGrid, settings: UltrasoundSettings, seed: int
 ) -> torch.Tensor:
     """(S, A, R): detected amplitude of random scatterers and coherent interfaces blurred by the point spread."""
     spread = beams.sigma_voxel(settings.elevation_mm, settings.lateral_mm, settings.axial_mm)
@@ -294,7 +278,7 @@ def _envelope(
     return total / (settings.number_of_looks * math.sqrt(math.pi / 2))
 
 
-def _scan_convert(grey_values: torch.Tensor, beams: _BeamGrid, cone: Cone, grid: Grid) -> Volume:
+def _scan_convert(grey_values: torch.Tensor, beams: BeamGrid, cone: Cone, grid: Grid) -> Volume:
     """The image of the beams (S, A, R) at every voxel of ``grid`` inside the cone."""
     coordinates = cone.beam_coordinates(grid.points_ras())
     inside = torch.from_numpy(cone.within(coordinates))

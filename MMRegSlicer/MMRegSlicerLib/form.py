@@ -9,6 +9,7 @@ import qt
 
 from MMRegCore.config import describe, load_preset, preset_description, preset_names
 from MMRegSlicerLib.controls import Callback, MaskSelector, MovingRow, SettingEditor
+from MMRegSlicerLib.preset_titles import preset_title
 from MMRegSlicerLib.request import Request
 from MMRegSlicerLib.translation import tr as _
 
@@ -40,7 +41,7 @@ class Form:
         self._tiers = {"basic": qt.QFormLayout(ui.basicFrame), "expert": qt.QFormLayout(ui.advancedFrame)}
         self._tiers["expert"].setContentsMargins(0, 0, 0, 0)
         for name in preset_names():
-            ui.presetSelector.addItem(name, name)
+            ui.presetSelector.addItem(preset_title(name), name)
         for text, device in ((_("Automatic"), "auto"), (_("CPU"), "cpu"), (_("GPU (CUDA)"), "cuda")):
             ui.deviceSelector.addItem(text, device)
         self.request = Request()
@@ -56,7 +57,7 @@ class Form:
             moving=tuple(row.moving for row in self._rows),
             fixed_mask=self._fixed_mask.mask,
             initial_transform=ui.initialTransformSelector.currentNode(),
-            preset=str(ui.presetSelector.currentText),
+            preset=str(ui.presetSelector.itemData(ui.presetSelector.currentIndex)),
             changes={key: text for key, text in changes.items() if text is not None},
             device=str(ui.deviceSelector.itemData(ui.deviceSelector.currentIndex)),
             name=str(ui.nameEdit.text),
@@ -143,7 +144,7 @@ class Form:
 
     def _update_preset(self) -> None:
         """Show the description and the settings of the preset; changes of another preset are dropped."""
-        name = str(self._ui.presetSelector.currentText)
+        name = str(self._ui.presetSelector.itemData(self._ui.presetSelector.currentIndex))
         self._ui.presetDescription.setText(preset_description(name))
         # Cleared first: a line edit that is deleted while it has the focus emits editingFinished.
         self._editors = []

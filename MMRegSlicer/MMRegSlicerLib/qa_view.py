@@ -16,18 +16,21 @@ from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
 
 _SLOWEST_MS, _FASTEST_MS = 1000, 100
+_CONTOURS = _("Lines of equal grey value of the MR: blue before, yellow after registration.")
+_INTERPOLATION = _("0: the MR before registration; 100 %: after registration.")
 _SMALLEST_TILE_MM, _LARGEST_TILE_MM = 2.0, 30.0
 
 
 @dataclass(frozen=True)
 class _Mode:
-    """A comparison mode: its key and title, the label of the slider, and the slider's initial value (0 to 100)."""
+    """A comparison mode: key, title, label and initial value (0 to 100) of the slider, map, and what it shows."""
 
     key: str
     title: str
     slider_label: str
     slider_value: int
     map: Node = None
+    sentence: str = ""
 
 
 class QaView:
@@ -119,7 +122,7 @@ class QaView:
         if self._overlay is None or self._drop_deleted_maps():
             return
         mode = self._mode()
-        sentence = "" if mode.map is None else str(mode.map.GetAttribute(SENTENCE))
+        sentence = mode.sentence if mode.map is None else str(mode.map.GetAttribute(SENTENCE))
         self._ui.mapSentence.setText(sentence)
         self._ui.mapSentence.setVisible(bool(sentence))
         self._ui.comparisonSliderLabel.setText(mode.slider_label)
@@ -152,6 +155,10 @@ class QaView:
             self._overlay.checkerboard(_SMALLEST_TILE_MM + fraction * (_LARGEST_TILE_MM - _SMALLEST_TILE_MM))
         elif mode.key == "difference":
             self._overlay.difference()
+        elif mode.key == "contours":
+            self._overlay.contours(fraction)
+        elif mode.key == "deformation":
+            self._overlay.deformation(fraction)
         elif mode.map is not None:
             self._overlay.overlay_map(mode.map, fraction)
         else:
@@ -167,6 +174,8 @@ def _modes(result: Result) -> list[_Mode]:
     modes = [
         _Mode("blend", _("Blend"), _("MR opacity:"), 50),
         _Mode("flicker", _("Flicker"), _("Flicker rate:"), 50),
+        _Mode("contours", _("MR contours (before, after)"), _("Grey value:"), 50, sentence=_CONTOURS),
+        _Mode("deformation", _("Deformation 0–100 %"), _("Deformation:"), 100, sentence=_INTERPOLATION),
     ]
     if result.warped:
         modes += [

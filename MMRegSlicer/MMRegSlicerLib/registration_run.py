@@ -18,6 +18,7 @@ from MMRegSlicerLib.dependencies import DependencyError
 from MMRegSlicerLib.request import Node, Request
 from MMRegSlicerLib.result import Result, add_outputs, add_result, add_transform
 from MMRegSlicerLib.runner import Event, reported_error
+from MMRegSlicerLib.staleness import checksums, store_checksums
 from MMRegSlicerLib.translation import tr as _
 from MMRegSlicerLib.warm import WarmWorker
 from MMRegSlicerLib.workspace import Workspace
@@ -108,6 +109,8 @@ class RegistrationRun:
             self._workspace.close()
             raise
         self._output = self.folder / "result"
+        # Of what was written: an image may change while it is being registered.
+        self._checksums = checksums((request.fixed, *request.moving_nodes))
         self._scene, self._observers = _observe(request, self)
         self.is_running = True
 
@@ -176,6 +179,7 @@ class RegistrationRun:
         with suppress(InputError):
             if file.is_file():
                 self._preliminary = add_transform(file, self._request, event["verdict"])
+                store_checksums(self._preliminary, self._checksums)
                 self._callbacks.on_transform(self._preliminary)
 
     def _on_error(self, event: Event) -> None:
@@ -185,6 +189,7 @@ class RegistrationRun:
         if event["code"] == 0:
             try:
                 self.result = self._loaded()
+                store_checksums(self.result, self._checksums)
             except Exception as error:  # whatever it is, a callback must be called
                 self._error = MMRegError(_("The result could not be loaded: {error}").format(error=error))
         elif self._error is None:

@@ -14,6 +14,7 @@ from MMRegSlicerLib.apply_view import ApplyView
 from MMRegSlicerLib.landmark_view import LandmarkView
 from MMRegSlicerLib.qa_view import QaView
 from MMRegSlicerLib.result import Result, results_in
+from MMRegSlicerLib.stale_view import StaleView
 from MMRegSlicerLib.translation import tr as _
 from MMRegSlicerLib.undo import UndoStack
 
@@ -32,10 +33,19 @@ class ResultView:
         Called with the result when the user, or *Undo*, selects another one of the scene.
     on_discarded : callable
         Called after a result was discarded.
+    on_again : callable
+        Called to register again; the MR is then at the position from which to start.
     """
 
-    def __init__(self, ui: Any, on_selected: Callable[[Result], None], on_discarded: Callable[[], None]) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        ui: Any,  # noqa: ANN401
+        on_selected: Callable[[Result], None],
+        on_discarded: Callable[[], None],
+        on_again: Callable[[], None],
+    ) -> None:
         self._ui = ui
+        self._on_again = on_again
         self._on_selected = on_selected
         self._on_discarded = on_discarded
         self._result: Result | None = None
@@ -43,12 +53,14 @@ class ResultView:
         self._undo_stack = UndoStack()
         self._qa = QaView(ui)
         self._landmarks = LandmarkView(ui)
+        self._stale = StaleView(ui)
         self._apply = ApplyView(ui, self._undo_stack, lambda: self.show(self._result))
         ui.resultSelector.connect("currentIndexChanged(int)", self._on_result_selected)
         ui.afterCheckBox.connect("toggled(bool)", self._on_after_toggled)
         ui.previousButton.connect("clicked()", lambda: self._select_next(-1))
         ui.nextButton.connect("clicked()", lambda: self._select_next(1))
         ui.reportButton.connect("clicked()", self._on_report_clicked)
+        ui.againButton.connect("clicked()", self._on_again_clicked)
         ui.acceptButton.connect("clicked()", self._on_accept_clicked)
         ui.discardButton.connect("clicked()", self._on_discard_clicked)
         ui.undoButton.connect("clicked()", self._on_undo_clicked)
@@ -69,6 +81,7 @@ class ResultView:
             # The slice views are left as they are until there is a result to stay.
             self._qa.show(None if is_preliminary else result)
             self._landmarks.show(result)
+            self._stale.show(result)
         self._result, self._was_preliminary = result, is_preliminary
         self._apply.show(result)
         self._ui.undoButton.setVisible(bool(self._undo_stack.undo_text))
@@ -101,6 +114,7 @@ class ResultView:
     def cleanup(self) -> None:
         """Remove the shortcuts and all temporary nodes."""
         self._qa.stop()
+        self._stale.show(None)
         self._result = None
         self.set_active(False)
         for shortcut in self._shortcuts:
@@ -150,6 +164,17 @@ class ResultView:
         if path:
             path = path if Path(path).suffix else f"{path}.html"
             Path(path).write_text(self._result.report, encoding="utf-8")
+
+    def _on_again_clicked(self) -> None:
+        """Move the MR to the last accepted result of the same MR, otherwise to the shown one, and register."""
+        if self._result is None:
+            return
+        moving = self._result.moving
+        accepted = [each for each in results_in(slicer.mrmlScene) if each.accepted and each.moving == moving]
+        start = accepted[-1] if accepted else self._result
+        self._result.show(after=False)
+        start.show(after=True)
+        self._on_again()
 
     def _on_accept_clicked(self) -> None:
         if self._result is None:

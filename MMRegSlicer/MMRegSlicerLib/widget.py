@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import qt
@@ -11,6 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from MMRegCore.errors import MMRegError
 from MMRegSlicerLib import dependencies
+from MMRegSlicerLib.bug_report import bug_report
 from MMRegSlicerLib.devices import DeviceProbe
 from MMRegSlicerLib.form import Form
 from MMRegSlicerLib.logic import MMRegSlicerLogic
@@ -22,7 +24,7 @@ from MMRegSlicerLib.parameters import (
     set_current_parameter_node,
 )
 from MMRegSlicerLib.registration_run import Callbacks, Progress
-from MMRegSlicerLib.request import Node
+from MMRegSlicerLib.request import Node, Request
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.result_view import ResultView
 from MMRegSlicerLib.translation import tr as _
@@ -52,7 +54,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self._stage = ""
         self._replaced: Node | None = None
         self.form = Form(ui, self._on_form_changed)
-        self.result_view = ResultView(ui, self._show_result, self._on_result_discarded)
+        self.result_view = ResultView(ui, self._show_result, self._on_result_discarded, self._on_again)
         self._timer = qt.QTimer()
         self._timer.setInterval(_POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -64,7 +66,8 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         ui.parameterSelector.setNodeTypeLabel(_("parameter set"), "vtkMRMLScriptedModuleNode")
         ui.parameterSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", MODULE)
         ui.parameterSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_parameter_set_selected)
-        ui.registerButton.connect("clicked()", self._on_register_clicked)
+        ui.registerButton.connect("clicked()", lambda: self._start(self.form.request))
+        ui.copyLogButton.connect("clicked()", self._on_copy_log_clicked)
         ui.cancelButton.connect("clicked()", self.logic.cancelAll)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
@@ -154,7 +157,15 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
         self.ui.registerButton.setEnabled(not error)
         self.ui.statusLabel.setText(error)
 
-    def _on_register_clicked(self) -> None:
+    def _on_again(self) -> None:
+        """Register with the same settings, from where the MR is."""
+        self._start(replace(self.form.request, initial_transform=None))
+
+    def _on_copy_log_clicked(self) -> None:
+        log = str(self.ui.logView.toPlainText())
+        slicer.app.clipboard().setText(bug_report(self.form.request, log, slicer.mrmlScene))
+
+    def _start(self, request: Request) -> None:
         try:
             if dependencies.ensure_installed(
                 lambda question: bool(slicer.util.confirmOkCancelDisplay(question, _("MMReg")))
@@ -163,7 +174,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
             callbacks = Callbacks(
                 self._on_progress, self._on_log, self._on_transform, self._on_finished, self._on_failed
             )
-            self.logic.startRequest(self.form.request, callbacks)
+            self.logic.startRequest(request, callbacks)
         except MMRegError as error:
             self.ui.statusLabel.setText(str(error))
             self._on_log(str(error))

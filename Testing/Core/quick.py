@@ -5,14 +5,19 @@ import pytest
 from MMRegCore.config import DEFAULT_PRESET, load_preset, with_changes
 
 CHANGES = {
+    # The scenes of the tests are no heads.
+    "brain_mask": "false",
     "working_spacing_mm": "1.5",
     "lc2.search.sampling_spacing_mm": "3,1.5",
     "lc2.search.half_width": "2,2",
+    "lc2.search.starts": "64",
     "lc2.search.range_mm": "3",
+    "lc2.search.range_deg": "3",
     "lc2.search.extended_range_mm": "6",
     "lc2.iterations": "5",
 }
 MCBO_CHANGES = {
+    "brain_mask": "false",
     "mcbo.strides": "1,2",
     "mcbo.weights": "1/2,1/2",
     "mcbo.half_width": "2",

@@ -22,6 +22,8 @@ SETTINGS = with_changes(
         "working_spacing_mm": 1.0,
         "margin_mm": 5.0,
         "lc2.search.sampling_spacing_mm": "2,1",
+        "lc2.search.starts": 512,
+        "lc2.search.range_deg": 2.0,
         "lc2.search.extended_range_mm": 12.0,
     },
 )
@@ -70,9 +72,9 @@ def test_without_model_selection_there_is_no_second_search(pair):
 def test_settings_of_the_second_search():
     extended = load_preset("lc2").extended()
     assert extended is not None
-    assert (extended.options.search.range_mm, extended.margin_mm) == (24.0, 32.0)
+    assert (extended.options.search.range_mm, extended.margin_mm) == (30.0, 30.0)
     # Nothing else is another.
-    changed = {"lc2.search.range_mm": 24.0, "margin_mm": 32.0}
+    changed = {"lc2.search.range_mm": 30.0, "margin_mm": 30.0}
     assert with_changes(load_preset("lc2"), changed) == extended
     assert extended.extended() is None
     assert with_changes(load_preset("lc2"), {"model_selection.enabled": False}).extended() is None

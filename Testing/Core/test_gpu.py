@@ -27,7 +27,7 @@ from MMRegCore.prepare import prepare
 from MMRegCore.records import to_json
 from MMRegCore.search.motion_model import MotionModel
 from MMRegCore.search.rigid import posterior_cost
-from MMRegCore.search.sampled import SampledSimilarity
+from MMRegCore.search.sampled import Evidence, SampledSimilarity
 from MMRegCore.search.settings import MotionPriorSettings
 from MMRegCore.settings import with_changes as with_setting
 from MMRegCore.similarity import patch_similarity, similarity_names
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.slow
 
 REAL = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 GRID = box((16, 16, 16), 2.0)
-_SEARCH = {"sampling_spacing_mm": "5,4", "half_width": "1,1", "range_mm": "3", "extended_range_mm": "3"}
+_SEARCH = {"sampling_spacing_mm": "5,4", "half_width": "1,1", "starts": "27", "range_mm": "3", "extended_range_mm": "3"}
 _MCBO = {"mcbo.half_width": "1", "mcbo.instance.iterations": "2", "mcbo.inverse_consistency_iterations": "2"}
 _DNS = {"scales": "0.5,1", "iterations": "2,1", "learning_rate": "0.01,0.005", "regularisation": "1,1"}
 _SELECTION = {"model_selection.sampling_spacing_mm": "4", "model_selection.half_width": "1"}
@@ -72,10 +72,12 @@ SMALL_NETWORKS = {
     "gradient-guided": {"encoder": "4,4", "decoder": "4,4", "refinement": "4"},
     "lapirn": {"start_channels": "1", "residual_blocks": "1"},
     "masr-net": {"channels": "2,2,2,2"},
+    "brain-unet": {"channels": "2,2,2,2"},
 }
 SMALL_TRAININGS = {
     "multiprop": {"training.steps": "2", "label_weight": "0.5", "bilevel.every": "1"},
     "masr-net": {"samples": "20", "validation_pairs": "1", "patches.crop_voxel": "16"},
+    "brain-unet": {"validation_heads": "1", "heads.whole_voxel": "32,32,32", "heads.crop_voxel": "32,32"},
 }
 
 
@@ -128,7 +130,9 @@ def folder(tmp_path_factory):
 
 def network_settings(name):
     changed = with_setting(networks()[name].settings_class(), SMALL_NETWORKS[name])
-    return changed if name == "masr-net" else replace(changed, trained_on=TrainingDomain(spacing_mm=2.0))
+    return (
+        changed if name in ("masr-net", "brain-unet") else replace(changed, trained_on=TrainingDomain(spacing_mm=2.0))
+    )
 
 
 def training_settings(name):
@@ -218,7 +222,7 @@ class TestInnerLoops:
         there = prepared.to(CUDA)
         sampled = SampledSimilarity.of(there, patch_similarity("lc2", 1), 4.0)
         model = MotionModel.of(there, MotionPriorSettings())
-        cost, calls = posterior_cost(sampled, model, 200.0), []
+        cost, calls = posterior_cost(Evidence(((1.0, sampled),)), model, 200.0), []
         start = model.identity()
         minimise(cost, [start], iterations=0, first_step=0.5, tolerance=0.0)  # makes what stays the same
         to_host, to_device = counted.total(), sum(counted.to_device.values())

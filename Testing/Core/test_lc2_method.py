@@ -8,25 +8,26 @@ import torch
 
 from known_motion import SIZE, error_voxel, made_up_pair
 from MMRegCore.errors import Cancelled
-from MMRegCore.methods.lc2 import METHOD, Lc2Settings, extended, solve
+from MMRegCore.methods.lc2 import METHOD, Lc2Settings, _plausible, _rival_mm, extended, solve
 from MMRegCore.monitor import Monitor
-from MMRegCore.ops import identity_positions, sample
+from MMRegCore.ops import avg_pool, identity_positions, sample
 from MMRegCore.optimisation.lbfgs import Minimum
 from MMRegCore.prepare import Prepared
 from MMRegCore.search.motion_model import LINEAR, MotionModel
 from MMRegCore.search.rigid import _distinct, find_rigid, posterior_cost
-from MMRegCore.search.sampled import Levels, SampledSimilarity
+from MMRegCore.search.sampled import Evidence, Levels, SampledSimilarity
 from MMRegCore.search.settings import MotionPriorSettings, SearchSettings
+from MMRegCore.similarity.descriptors.mind import Mind, mind_ssc
 from MMRegCore.similarity.lc2 import Lc2, standardise
 from MMRegCore.volume import Channel
 from scenes import problem
 
 pytestmark = pytest.mark.slow
 
-SEARCH = SearchSettings(sampling_spacing_mm=(2.0, 1.0), half_width=(2, 2), range_mm=6.0)
+SEARCH = SearchSettings(sampling_spacing_mm=(2.0, 1.0), half_width=(2, 2), starts=256, range_mm=6.0, range_deg=6.0)
 SETTINGS = Lc2Settings(search=SEARCH, iterations=15)
 # For motions that a gradient finds.
-NEAR = replace(SETTINGS, search=replace(SEARCH, range_mm=0.0))
+NEAR = replace(SETTINGS, search=replace(SEARCH, starts=0))
 POSITIONS = identity_positions((SIZE,) * 3)
 # Translation, rotation, scale and shear.
 PARAMETERS = torch.tensor([1.0, -0.5, 0.2, 2.0, -1.0, 0.5, 1.0, -1.0, 2.0, 0.5, 1.0, -1.0])
@@ -156,10 +157,33 @@ class TestSampledSimilarity:
 
     def test_every_level_is_made_once(self) -> None:
         levels = Levels(made_up_pair()[0])
-        coarse, fine = levels.all("lc2", (2.0, 1.0), (2, 2))
+        fine = levels.at("lc2", 1.0, 2)
         assert levels.at("lc2", 1.0, 2) is fine
-        assert levels.all("lc2", (2.0,), (2,)) == [coarse]
         assert levels.at("lc2", 1.0, 1) is not fine
+
+    def test_a_descriptor_alone_at_the_coarsest_level_then_beside_the_similarity(self) -> None:
+        levels = Levels(made_up_pair()[0])
+        search = replace(SEARCH, sampling_spacing_mm=(3.0, 2.0, 1.0), half_width=(1, 2, 2), descriptor_weight=4.0)
+
+        def parts(settings: SearchSettings) -> list[list[tuple[float, str]]]:
+            return [[(w, type(s.measure).__name__) for w, s in level.parts] for level in levels.all(settings)]
+
+        both = [(1.0, "Lc2"), (4.0, "Mind")]
+        assert parts(search) == [both[1:], both, both[:1]]
+        assert parts(replace(search, descriptor_weight=0.0)) == [both[:1]] * 3
+        assert parts(replace(search, sampling_spacing_mm=(1.0,), half_width=(2,))) == [both[:1]]
+
+    def test_unrelated_descriptors_count_as_what_no_mr_covers(self) -> None:
+        prepared, _ = made_up_pair(related=False)
+        sampled = SampledSimilarity.of(prepared, Mind(), 2.0)
+        related = SampledSimilarity.of(made_up_pair()[0], Mind(), 2.0)
+        assert abs(float(sampled.mean(sampled.points))) < 0.1 * float(related.mean(related.points))
+
+    def test_descriptors_are_made_of_the_image_as_it_is(self) -> None:
+        prepared, _ = made_up_pair()
+        sampled = SampledSimilarity.of(prepared, Mind(), 2.0)
+        described = avg_pool(mind_ssc(prepared.moving[0].image), 2)
+        torch.testing.assert_close(sampled.moving.rows[:, :-1], described[0].flatten(1).t())
 
 
 class TestMotionModel:
@@ -192,6 +216,18 @@ class TestMotionModel:
         torch.testing.assert_close(distances(moved), distances(points))
         assert float((moved - points).norm(dim=1).min()) > 0.5
 
+    def test_large_translations_and_rotations_are_less_of_a_surprise_than_to_a_gaussian(self) -> None:
+        def surprise(degrees_of_freedom: float, parameter: int, value: float) -> float:
+            model = MotionModel.of(made_up_pair()[0], MotionPriorSettings(degrees_of_freedom=degrees_of_freedom))
+            parameters = model.identity()
+            parameters[parameter] = value
+            return float(model.surprise(parameters[None]))
+
+        for number in (0, 3):
+            assert surprise(1000.0, number, 5.0) == pytest.approx(12.5, rel=0.02)
+            assert surprise(3.0, number, 5.0) == pytest.approx(3 * math.log1p(25 / 3))
+        assert surprise(3.0, LINEAR, 5.0) == pytest.approx(12.5)
+
     def test_scale_is_that_of_the_prior(self) -> None:
         points = some_points()
         wider = torch.tensor([0.0] * 6 + [1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
@@ -221,27 +257,37 @@ class TestRigidSearch:
     def test_it_finds_a_shift_by_any_similarity(self, similarity: str) -> None:
         prepared, truth = made_up_pair(*self.FAR, noise=0.1)
         model = MotionModel.of(prepared, SEARCH.prior)
-        found = find_rigid(Levels(prepared), model, replace(SEARCH, similarity=similarity), Monitor())
+        search = replace(SEARCH, similarity=similarity, descriptor_weight=0.0)
+        found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
         moved = model.move(found, POSITIONS) - POSITIONS
-        assert error_voxel(moved, truth, prepared.fixed.weight) < 0.5
+        assert error_voxel(moved, truth, prepared.fixed.weight) < (0.8 if similarity == "mind" else 0.5)
 
     def test_it_finds_what_a_gradient_does_not(self) -> None:
         prepared, truth = made_up_pair(*self.FAR)
         model = MotionModel.of(prepared, SEARCH.prior)
 
-        def error(range_mm: float) -> float:
-            found = find_rigid(Levels(prepared), model, replace(SEARCH, range_mm=range_mm), Monitor())
+        def error(starts: int) -> float:
+            search = replace(SEARCH, starts=starts, descriptor_weight=0.0)
+            found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
             return error_voxel(model.move(found, POSITIONS) - POSITIONS, truth, prepared.fixed.weight)
 
-        assert error(0.0) > 2.0
-        assert error(6.0) < 0.5
+        assert error(0) > 2.0
+        assert error(256) < 0.5
+
+    def test_it_finds_a_large_rotation(self) -> None:
+        prepared, truth = made_up_pair((6.0, -4.0, 5.0), 14.0, noise=0.1)
+        model = MotionModel.of(prepared, SEARCH.prior)
+        search = replace(SEARCH, sampling_spacing_mm=(3.0, 2.0), starts=512, range_mm=8.0, range_deg=15.0)
+        found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
+        assert error_voxel(model.move(found, POSITIONS) - POSITIONS, truth, prepared.fixed.weight) < 2.5
 
     def test_its_cost_is_the_negative_log_posterior_per_sample(self) -> None:
         prepared, _ = made_up_pair()
         model, sampled = MotionModel.of(prepared, SEARCH.prior), sampled_at(prepared)
-        similarity = sampled.means(model.at(sampled.points)(PARAMETERS[None]))
-        expected = float(PARAMETERS.square().sum()) / 400 - float(similarity)
-        assert float(posterior_cost(sampled, model, 200.0)(PARAMETERS[None])) == pytest.approx(expected)
+        similarity = float(sampled.means(model.at(sampled.points)(PARAMETERS[None])))
+        expected = float(model.surprise(PARAMETERS[None])) / 200 - 2 * similarity
+        cost = posterior_cost(Evidence(((1.5, sampled), (0.5, sampled))), model, 200.0)
+        assert float(cost(PARAMETERS[None])) == pytest.approx(expected)
 
     def test_candidates_are_kept_best_first_and_each_once(self) -> None:
         costs = (0.3, 0.1, 0.2)
@@ -310,6 +356,25 @@ def test_the_extended_search_looks_further() -> None:
     assert (found.settings.search.range_mm, found.further_mm, found.spacing_mm) == (15.0, 9.0, 1.0)
     assert extended(found.settings) is None
     assert METHOD.extended is extended
+
+
+def test_two_places_that_fit_equally_well_are_told() -> None:
+    def rival_mm(shift: float, *, related: bool) -> float | None:
+        prepared, _ = made_up_pair(related=related)
+        model = MotionModel.of(prepared, SEARCH.prior)
+        other = model.identity()
+        other[0] = shift / model.translation
+        return _rival_mm([model.identity(), other], sampled_at(prepared), model, prepared.spacing_mm)
+
+    assert rival_mm(5.0, related=False) == pytest.approx(5.0, rel=1e-3)
+    assert rival_mm(2.0, related=False) is None
+    assert rival_mm(5.0, related=True) is None
+
+
+def test_only_hypotheses_near_the_best_are_deformed() -> None:
+    hypotheses = [torch.full((LINEAR,), value) for value in (0.0, 0.01, 0.5)]
+    near = _plausible(hypotheses, lambda parameters: parameters.mean(dim=1))
+    assert [float(each[0]) for each in near] == pytest.approx([0.0, 0.01])
 
 
 def test_it_can_be_cancelled() -> None:

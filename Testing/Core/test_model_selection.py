@@ -137,9 +137,13 @@ class TestExpectedError:
 class TestVerdict:
     @staticmethod
     def judged(
-        expected: float | None, selected: str | None = "deformed", covered: float | None = 1.0, folds: int = 0
+        expected: float | None,
+        selected: str | None = "deformed",
+        covered: float | None = 1.0,
+        folds: int = 0,
+        rival_mm: float | None = None,
     ) -> Verdict:
-        selection = None if selected is None else ModelSelection(selected, "", ())
+        selection = None if selected is None else ModelSelection(selected, "", (), rival_mm)
         jacobian = JacobianSummary(0.9, 0.9, 1.1, 1.1, 0.0, folds, 0.0)
         return judge(expected, selection, [] if covered is None else [covered], jacobian)
 
@@ -154,6 +158,7 @@ class TestVerdict:
             ({"expected": 0.5, "covered": 0.6}, "review", "covers only 60 %"),
             ({"expected": 0.5, "covered": 0.2}, "reject", "covers only 20 %"),
             ({"expected": 0.5, "folds": 3}, "reject", "Folding (negative Jacobian) in 3 voxels"),
+            ({"expected": 0.5, "rival_mm": 6.2}, "review", "equally well, 6 mm apart"),
             ({"expected": None, "selected": None}, "review", "not estimated"),
             ({"expected": 0.5, "covered": None}, "accept", "expected error"),
         ],

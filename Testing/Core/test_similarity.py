@@ -280,9 +280,16 @@ class TestInTheSearch:
 
     def test_drives_the_rigid_search(self, measure, name):
         prepared, truth = moved_pair()
-        search = SearchSettings(similarity=name, sampling_spacing_mm=(2.0,), half_width=(HALF_WIDTH,), range_mm=6.0)
+        search = SearchSettings(
+            similarity=name,
+            sampling_spacing_mm=(2.0,),
+            half_width=(HALF_WIDTH,),
+            starts=64,
+            range_mm=6.0,
+            range_deg=4.0,
+        )
         model = MotionModel.of(prepared, search.prior)
-        found = find_rigid(Levels(prepared), model, search, Monitor())
+        found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
         displacement = model.displacement(found, prepared.grid.shape)
         assert error_voxel(displacement, truth, prepared.fixed.weight) < 1.0
 
@@ -290,9 +297,9 @@ class TestInTheSearch:
         """Where nothing is alike, an MR as small as the field of view stays where it was expected, about."""
         prepared, truth = made_up_pair(related=False)
         prepared = replace(prepared, moving=(Channel(prepared.moving[0].image, prepared.fixed.weight),))
-        search = SearchSettings(similarity=name, sampling_spacing_mm=(2.5,), half_width=(HALF_WIDTH,))
+        search = SearchSettings(similarity=name, sampling_spacing_mm=(2.5,), half_width=(HALF_WIDTH,), starts=64)
         model = MotionModel.of(prepared, search.prior)
-        found = find_rigid(Levels(prepared), model, search, Monitor())
+        found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
         displacement = model.displacement(found, prepared.grid.shape)
         assert error_voxel(displacement, truth, prepared.fixed.weight) < 5.0
 
@@ -363,9 +370,11 @@ def test_a_measure_in_one_file_is_found_by_its_name_and_drives_the_search(toy):
     assert "toy" not in descriptor_names()
     assert patch_similarity("toy", 3).half_width == 3
     prepared, truth = moved_pair()
-    search = SearchSettings(similarity="toy", sampling_spacing_mm=(2.5, 1.5), half_width=(1, 1), range_mm=6.0)
+    search = SearchSettings(
+        similarity="toy", sampling_spacing_mm=(2.5, 1.5), half_width=(1, 1), starts=64, range_mm=6.0
+    )
     model = MotionModel.of(prepared, search.prior)
-    found = find_rigid(Levels(prepared), model, search, Monitor())
+    found, *_ = find_rigid(Levels(prepared), model, search, Monitor())
     displacement = model.displacement(found, prepared.grid.shape)
     assert error_voxel(displacement, truth, prepared.fixed.weight) < 1.0
 

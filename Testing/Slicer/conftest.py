@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-# Each of these files runs in a process of its own, see test_widget.py.
-collect_ignore = ["widget"]
+# These files run in processes of their own, see test_application.py and test_widget.py.
+collect_ignore = ["application", "widget"]
 
 
 @pytest.fixture

@@ -13,8 +13,12 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from mrml_scene import scene_holds
 
 VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
-# What of Slicer draws transforms and legends over the image.
-_MANAGERS = ("vtkMRMLTransformsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager")
+# What of Slicer draws transforms, legends and models over the image.
+_MANAGERS = (
+    "vtkMRMLTransformsDisplayableManager2D",
+    "vtkMRMLColorLegendDisplayableManager",
+    "vtkMRMLModelSliceDisplayableManager",
+)
 
 
 class SliceView:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from MMRegCore.networks.self_similarity import NEIGHBOURS, PAIRS
 from MMRegCore.ops import box_mean
-from MMRegCore.similarity.protocol import Descriptor, Local
+from MMRegCore.similarity.protocol import Descriptor
 
 # Put in one order, the twelve pairs of neighbours share six difference vectors.
 _PAIRS = tuple(tuple(sorted((NEIGHBOURS[a], NEIGHBOURS[b]))) for a, b in PAIRS)
@@ -27,8 +27,6 @@ class Mind(Descriptor):
         Mean squared or mean absolute difference of the channels.
     """
 
-    unrelated = -0.15
-
     def __init__(self, radius: int = 1, dilation: int = 2, norm: Literal["l2", "l1"] = "l2") -> None:
         self.radius, self.dilation, self.norm = radius, dilation, norm
 
@@ -36,11 +34,11 @@ class Mind(Descriptor):
         """(B, 12, D, H, W): descriptors of each image as it comes; the weight plays no part."""
         return torch.cat([mind_ssc(one, radius=self.radius, dilation=self.dilation) for one in image.split(1)])
 
-    def compare(self, fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> Local:
+    def value(self, fixed: torch.Tensor, moving: torch.Tensor, dim: int) -> torch.Tensor:
         """Minus the mean difference of the channels, squared or absolute."""
         if self.norm == "l2":
-            return super().compare(fixed, moving, weight)
-        return Local(-(moving - fixed).abs().mean(dim=1, keepdim=True), weight)
+            return super().value(fixed, moving, dim)
+        return -(moving - fixed).abs().mean(dim=dim, keepdim=True)
 
 
 def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2) -> torch.Tensor:

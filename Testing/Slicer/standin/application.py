@@ -35,6 +35,9 @@ class _Application:
     def applicationLogic(self) -> Any:  # noqa: N802
         return scene_holds[id(slicer.mrmlScene)][0]
 
+    def clipboard(self) -> Any:
+        return QtWidgets.QApplication.clipboard()
+
     def processEvents(self) -> None:  # noqa: N802
         QtWidgets.QApplication.processEvents()
 

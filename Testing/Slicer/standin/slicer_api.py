@@ -42,7 +42,7 @@ QT = {
         ("currentIndexChanged(int)",),
     ),
     "QLineEdit": Api("QLineEdit", "QWidget", ("text",), ("setText",), ("editingFinished()",)),
-    "QPlainTextEdit": Api("QPlainTextEdit", "QWidget", (), ("appendPlainText", "setPlainText")),
+    "QPlainTextEdit": Api("QPlainTextEdit", "QWidget", (), ("appendPlainText", "setPlainText", "toPlainText")),
     "QTableWidget": Api(
         "QTableWidget",
         "QWidget",
@@ -60,6 +60,8 @@ QT = {
     "QKeySequence": Api("QKeySequence"),
     # Made by slicer.util.createProgressDialog.
     "QProgressDialog": Api("QProgressDialog", "QWidget", ("wasCanceled",), ("close", "setLabelText", "setValue")),
+    # What qApp.clipboard() returns.
+    "QClipboard": Api("QClipboard", "QObject", (), ("setText",)),
     "QFileDialog": Api("QFileDialog", "", (), ("getSaveFileName",)),
 }
 # In CTK it is a QAbstractButton; the module uses nothing of that.
@@ -95,4 +97,4 @@ UTIL = (
     "startupEnvironment",
 )
 # Of qSlicerApplication (Base/QTGUI/qSlicerApplication.h) and its base QCoreApplication; `connect` is PythonQt's own.
-APPLICATION = ("applicationLogic", "connect", "processEvents")
+APPLICATION = ("applicationLogic", "clipboard", "connect", "processEvents")

@@ -94,7 +94,15 @@ def test_comparison_modes(opened, shown, case):
     ui, composite, scene = opened.ui, shown.composite, slicer.mrmlScene
     titles = [ui.comparisonSelector.itemText(index) for index in range(ui.comparisonSelector.count())]
     maps = ["Expected error (mm)", "Displacement (mm)", "Volume change (Jacobian determinant)"]
-    assert titles == ["Blend", "Flicker", "Checkerboard (after)", "Difference (after)", *maps]
+    assert titles == [
+        "Blend",
+        "Flicker",
+        "MR contours (before, after)",
+        "Deformation 0–100 %",
+        "Checkerboard (after)",
+        "Difference (after)",
+        *maps,
+    ]
     ui.comparisonSlider.setValue(20)
     assert composite.GetForegroundOpacity() == pytest.approx(0.2)
 
@@ -126,7 +134,10 @@ def test_flicker_shows_one_then_the_other(opened, shown):
     assert shown.composite.GetForegroundOpacity() == 0.5
 
 
-@pytest.mark.parametrize("title", ["Flicker", "Checkerboard (after)", "Expected error (mm)"])
+@pytest.mark.parametrize(
+    "title",
+    ["Flicker", "MR contours (before, after)", "Deformation 0–100 %", "Checkerboard (after)", "Expected error (mm)"],
+)
 def test_discard_removes_the_comparison(opened, shown, case, title):
     select(opened.ui, title)
     opened.ui.discardButton.click()
@@ -521,3 +532,36 @@ def test_the_report_is_html_whatever_the_user_typed(opened, shown, tmp_path, mon
 def test_cleanup_twice(opened):
     opened.module.widget.cleanup()
     opened.module.widget.cleanup()
+
+
+def test_a_changed_image_is_told_and_registered_again_from_the_accepted_result(opened, shown, case, monkeypatch):
+    from MMRegSlicerLib.staleness import checksums, store_checksums
+
+    store_checksums(shown.result, checksums((case.ultrasound, case.mr)))
+    assert opened.ui.staleLabel.isHidden()
+    slicer.util.arrayFromVolume(case.ultrasound)[2, 2, 2] += 1
+    slicer.util.arrayFromVolumeModified(case.ultrasound)
+    opened.wait(lambda: not opened.ui.staleLabel.isHidden(), seconds=5)
+    expected = f"{case.ultrasound.GetName()} changed since this result. Register again."
+    assert opened.ui.staleLabel.text() == expected
+
+    opened.ui.acceptButton.click()
+    shown.result.show(after=False)
+    started = []
+    monkeypatch.setattr(opened.panel.logic, "startRequest", lambda request, _callbacks: started.append(request))
+    opened.request(initial_transform=add_linear(slicer.mrmlScene, "navigation", translation(9, 0, 0)))
+    opened.ui.againButton.click()
+    (request,) = started
+    assert request.initial_transform is None
+    assert (request.changes, request.preset) == (opened.panel.form.request.changes, "lc2")
+    assert case.mr.GetParentTransformNode() is shown.result.transform
+    opened.panel._set_running(False)
+
+
+def test_copy_for_bug_report(opened, shown, case):
+    case.mr.SetName("Smith")
+    opened.panel._on_log("Smith: 3 levels")
+    opened.ui.copyLogButton.click()
+    text = QtWidgets.QApplication.clipboard().text()
+    assert "<name>: 3 levels" in text
+    assert '"preset": "lc2"' in text

@@ -1,0 +1,1 @@
+"""Many registrations at once: cases from a table, their runs, their scores, one table of results."""
