@@ -52,7 +52,9 @@ class BrainUNet(Network):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 1, D, H, W) in mm, of images of 2 mm in [0, 1] (`unit_range`)."""
-        features = _blocks(pad_to_multiple(images, 2**_LEVELS))
+        # The coarsest features are normalised over more than one voxel.
+        multiple = 2**_LEVELS if min(images.shape[2:]) > 2**_LEVELS else 2 ** (_LEVELS + 1)
+        features = _blocks(pad_to_multiple(images, multiple))
         skipped = []
         for level, convolutions in enumerate(self.down):
             features = convolutions(avg_pool2(features) if level else features)

@@ -30,6 +30,10 @@ WEIGHTS = "brain-unet"
 MARGIN_MM = 3.0
 # The lowest value of an image, on more than this share of it, is nothing.
 _EMPTY_SHARE = 0.01
+# A brain fills less than this share of a head.
+_STRIPPED_SHARE = 0.6
+# What shows something on more of an image's border is cut, and has no border of its own.
+_CUT_SHARE = 0.05
 # Gaps in what is shown that are closed; at a cut, the network is not asked for so many voxels.
 _CLOSING_VOXEL, _RIM_VOXEL = 2, 2
 # Parts of a brain that are smaller than this share of the largest one are none.
@@ -37,7 +41,7 @@ _SMALLEST_PART = 0.1
 # Where a part of a head was recognised, the slope of the distance is 1 on the surface that was found; of what is no
 # head it is anything.  Surfaces of fewer voxels than this say nothing.
 _SLOPE, _SURFACE_VOXELS = (0.6, 1.4), 200
-_LEAST_SURE = 0.5
+_LEAST_SURE = 0.9
 _OUTSIDE_MM = 12.0
 
 
@@ -95,6 +99,8 @@ def find_brain(images: Volume | Sequence[Volume]) -> Brain:
             continue
         box = _box(shown)
         distance = _up_to_the_cut(_distance(volume, network, grid, box), shown[box], deep[box])
+        if _is_stripped(volume, distance, shown[box]):
+            distance = torch.where(shown[box], distance.clamp(max=-2 * SPACING_MM), distance)
         # Nothing was stripped or left unscanned less than a voxel away.
         near = _dilated(shown[box])
         total[box] += torch.where(near, distance, 0.0)
@@ -149,6 +155,15 @@ def _shown(volume: Volume, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     inside = (slice(_CLOSING_VOXEL + 1, -_CLOSING_VOXEL - 1),) * 3
     shown, deep = (torch.from_numpy(sitk.GetArrayFromImage(each)[inside] > 0) for each in (filled, eroded))
     return shown, deep
+
+
+def _is_stripped(volume: Volume, distance: torch.Tensor, shown: torch.Tensor) -> bool:
+    """Whether what is shown is nothing but brain: it lies within its image, and a skull would leave it less room."""
+    values = volume.data[0]
+    low = values[torch.isfinite(values)].min()
+    faces = [values.select(axis, index) for axis in range(3) for index in (0, -1)]
+    at_border = torch.cat([(face > low).flatten() for face in faces]).float().mean()
+    return float(at_border) < _CUT_SHARE and float((distance < 0)[shown].float().mean()) > _STRIPPED_SHARE
 
 
 def _dilated(mask: torch.Tensor) -> torch.Tensor:

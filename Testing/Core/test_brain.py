@@ -100,9 +100,10 @@ class TestNetwork:
         torch.testing.assert_close(_unblocked(_blocks(volume)), volume)
         torch.testing.assert_close(_blocks(volume)[0, :, 0, 0, 0], volume[0, 0, :2, :2, :2].flatten())
 
-    def test_any_size(self):
+    @pytest.mark.parametrize("shape", [(33, 40, 18), (8, 9, 16), (16, 16, 16), (1, 3, 2)])
+    def test_any_size(self, shape):
         network = BrainUNet(BrainUNetSettings(channels=(2, 2, 2, 2)))
-        assert network(torch.rand(1, 1, 33, 40, 18)).shape == (1, 1, 33, 40, 18)
+        assert network(torch.rand(1, 1, *shape)).shape == (1, 1, *shape)
 
     def test_four_resolutions(self):
         with pytest.raises(InputError, match="four resolutions"):
@@ -173,11 +174,11 @@ class TestWeights:
         image = read_volume(HEADS / f"{name}.nii.gz")
         given = read_volume(HEADS / f"{name}_brain.nii.gz").data[0] > 0.5
         brain = find_brain(image)
-        ours = brain.mask(image.grid)
         assert brain.is_sure
-        assert float((ours & given).sum() / given.sum()) >= 0.97
-        wide = dice(ours.int(), given.int(), [1])[1]
-        assert wide > 0.85
+        # What the search uses holds nearly all of the brain, and what is found is hardly larger.
+        used = brain.mask(image.grid, finder.MARGIN_MM)
+        assert float((used & given).sum() / given.sum()) >= 0.99
+        assert dice(brain.mask(image.grid).int(), given.int(), [1])[1] > 0.82
 
 
 class TestUse:
