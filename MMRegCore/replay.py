@@ -145,6 +145,7 @@ def replay(
         inputs.moving,
         settings=settings,
         initial_transform=inputs.initial,
+        **_landmarks(provenance),
         device=device or provenance.device,
         memory_gb=max(0.1, provenance.memory_budget_bytes / GIB),
         seed=provenance.seed,
@@ -155,6 +156,15 @@ def replay(
     reasons = what_changed(provenance, result.provenance)
     same = sha256_of_parameters(before) == sha256_of_parameters(after)
     return Replay(same, largest, mean, reasons, dict(inputs.paths)), inputs, result
+
+
+def _landmarks(provenance: Provenance) -> dict[str, Any]:
+    """What `register` was told of landmarks; the record holds every digit."""
+    record = provenance.landmarks
+    if record is None:
+        return {}
+    points = (np.array(record.fixed_ras), np.array(record.moving_ras))
+    return {"landmarks": points, "landmark_error_mm": record.error_mm}
 
 
 def _from_file(transform: SpatialTransform) -> SpatialTransform:

@@ -27,6 +27,7 @@ _MEASURED = {
     "bilevel": ("MMRegCore/training",),
     "dns": _DNS,
     "known-truth": ("MMRegCore/simulate", "MMRegCore/transform.py", "MMRegCore/displacement.py"),
+    "landmarks": (*_LC2, *_SIMULATOR),
     "learned": (*_ENGINE, *_NETWORKS),
     "retrieval": _NETWORKS,
     "shift-statistics": _SIMULATOR,

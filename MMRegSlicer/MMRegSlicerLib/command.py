@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from MMRegSlicerLib.guide import write_landmarks
 from MMRegSlicerLib.mrml_bridge import file_name, write_initial_transform, write_mask, write_volume
 from MMRegSlicerLib.request import Request
 
@@ -26,7 +27,7 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     Raises
     ------
     InputError
-        When a node cannot be written.
+        When a node cannot be written, or the guiding landmarks are no pairs.
     """
     fixed = request.fixed
     write_volume(fixed, folder / "fixed.nrrd")
@@ -56,6 +57,7 @@ def write_inputs(request: Request, folder: Path) -> list[str]:
     initial = request.initial_transform or request.moving_nodes[0].GetParentTransformNode()
     if write_initial_transform(fixed, initial, folder / "initial.h5"):
         command += ["--initial-transform", str(folder / "initial.h5")]
+    command += write_landmarks(request, folder)
     command += ["--preset", request.preset, "--device", request.device]
     if request.changes:
         command += ["--set", *(f"{key}={value}" for key, value in request.changes.items())]

@@ -61,6 +61,9 @@ class Form:
             changes={key: text for key, text in changes.items() if text is not None},
             device=str(ui.deviceSelector.itemData(ui.deviceSelector.currentIndex)),
             name=str(ui.nameEdit.text),
+            fixed_landmarks=ui.guideFixedSelector.currentNode(),
+            moving_landmarks=ui.guideMovingSelector.currentNode(),
+            landmark_error_mm=str(ui.guideErrorEdit.text).strip(),
         )
 
     @request.setter
@@ -76,6 +79,9 @@ class Form:
             ui.presetSelector.setCurrentIndex(max(0, ui.presetSelector.findData(request.preset)))
             ui.deviceSelector.setCurrentIndex(max(0, ui.deviceSelector.findData(request.device)))
             ui.nameEdit.setText(request.name)
+            ui.guideFixedSelector.setCurrentNode(request.fixed_landmarks)
+            ui.guideMovingSelector.setCurrentNode(request.moving_landmarks)
+            ui.guideErrorEdit.setText(request.landmark_error_mm)
             self._update_preset()
             for editor in self._editors:
                 editor.show(request.changes)
@@ -97,7 +103,9 @@ class Form:
     def _connect(self) -> None:
         ui = self._ui
         ui.fixedSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_edited())
-        ui.initialTransformSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_edited())
+        for selector in (ui.initialTransformSelector, ui.guideFixedSelector, ui.guideMovingSelector):
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_edited())
+        ui.guideErrorEdit.connect("editingFinished()", self._on_edited)
         ui.addMovingButton.connect("clicked()", self._on_add_clicked)
         ui.presetSelector.connect("currentIndexChanged(int)", lambda _index: self._on_preset_selected())
         ui.deviceSelector.connect("currentIndexChanged(int)", lambda _index: self._on_edited())

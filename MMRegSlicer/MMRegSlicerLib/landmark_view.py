@@ -47,7 +47,11 @@ class LandmarkView:
         if self._result is not None and self._result.moving and None not in nodes:
             try:
                 self._landmarks = landmark_errors(self._result, *nodes)
-                summary = " ".join(filter(None, (_summary(self._landmarks), pairing_warning(*nodes))))
+                summary = " ".join(
+                    filter(
+                        None, (_summary(self._landmarks), _guide_warning(self._result, nodes), pairing_warning(*nodes))
+                    )
+                )
             except MMRegError as error:
                 summary = str(error)
         self._ui.landmarkSummary.setText(summary)
@@ -65,6 +69,11 @@ class LandmarkView:
     def _jump_to(self, row: int) -> None:
         if row < len(self._landmarks):
             jump_to(self._landmarks[row], slicer.mrmlScene)
+
+
+def _guide_warning(result: Result, nodes: list[Any]) -> str:
+    guided = any(node in result.guiding_landmarks for node in nodes)
+    return _("They guided the registration and do not validate it.") if guided else ""
 
 
 def _summary(landmarks: tuple[LandmarkError, ...]) -> str:

@@ -57,13 +57,13 @@ def landmark_errors(result: Result, fixed: Node, moving: Node) -> tuple[Landmark
         When there are none, one is not placed, their numbers differ, or their labels agree only in part.
     """
     for node in (fixed, moving):
-        _check_placed(node)
-    fixed_labels = _labels(fixed)
-    order = list(pair_by_label(fixed_labels, _labels(moving)).order)
+        check_placed(node)
+    fixed_labels = labels_of(fixed)
+    order = list(pair_by_label(fixed_labels, labels_of(moving)).order)
     positions_ras = slicer.util.arrayFromMarkupsControlPoints(fixed, world=True)
     moving_points = _in_moving_space(result, moving)[order]
     errors_mm = [
-        np.linalg.norm(_transform_points(_from_world(parent), positions_ras) - moving_points, axis=1)
+        np.linalg.norm(transform_points(from_world(parent), positions_ras) - moving_points, axis=1)
         for parent in (result.original_parent_transform, result.transform)
     ]
     errors = [
@@ -80,11 +80,11 @@ def jump_to(landmark: LandmarkError, scene: Node) -> None:
 
 def pairing_warning(fixed: Node, moving: Node) -> str:
     """What to look at in how two lists are paired, a sentence; empty where nothing is in doubt."""
-    warning = pair_by_label(_labels(fixed), _labels(moving)).warning
+    warning = pair_by_label(labels_of(fixed), labels_of(moving)).warning
     return f"{warning[0].upper()}{warning[1:]}." if warning else ""
 
 
-def _check_placed(node: Node) -> None:
+def check_placed(node: Node) -> None:
     """Raise `InputError` where a point has no position that counts; the coordinates of such a point are stale."""
     for index in range(node.GetNumberOfControlPoints()):
         if node.GetNthControlPointPositionStatus(index) != slicer.vtkMRMLMarkupsNode.PositionDefined:
@@ -95,7 +95,8 @@ def _check_placed(node: Node) -> None:
             )
 
 
-def _labels(node: Node) -> list[str]:
+def labels_of(node: Node) -> list[str]:
+    """The labels of a point list."""
     return [str(node.GetNthControlPointLabel(index)) for index in range(node.GetNumberOfControlPoints())]
 
 
@@ -105,14 +106,16 @@ def _in_moving_space(result: Result, node: Node) -> np.ndarray[Any, Any]:
         return np.asarray(slicer.util.arrayFromMarkupsControlPoints(node))
     # Otherwise they are at the original position of the MR in the scene.
     points_ras = slicer.util.arrayFromMarkupsControlPoints(node, world=True)
-    return _transform_points(_from_world(result.original_parent_transform), points_ras)
+    return transform_points(from_world(result.original_parent_transform), points_ras)
 
 
-def _from_world(node: Node) -> Any:  # noqa: ANN401 - a vtkGeneralTransform
+def from_world(node: Node) -> Any:  # noqa: ANN401 - a vtkGeneralTransform
+    """The way from the scene's space into that under a transform node; None for the scene's own."""
     transform = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, node, transform)
     return transform
 
 
-def _transform_points(transform: Any, points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:  # noqa: ANN401
+def transform_points(transform: Any, points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:  # noqa: ANN401
+    """Take points (N, 3) through a VTK transform."""
     return np.array([transform.TransformPoint(point) for point in points.tolist()])

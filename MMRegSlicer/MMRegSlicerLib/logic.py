@@ -8,7 +8,7 @@ from typing import Any
 from MMRegCore.config import DEFAULT_PRESET
 from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.registration_run import Callbacks, Progress, RegistrationRun, ignore
-from MMRegSlicerLib.request import Mask, Moving, Node, Request
+from MMRegSlicerLib.request import LANDMARK_ERROR_MM, Mask, Moving, Node, Request
 from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.warm import WarmWorker
 
@@ -87,13 +87,30 @@ class MMRegSlicerLogic:
         changes: Mapping[str, str] | None = None,
         device: str = "auto",
         name: str = "",
+        landmarks: tuple[Node, Node] | None = None,
+        landmarkErrorMm: float | str = LANDMARK_ERROR_MM,  # noqa: N803
     ) -> Request:
-        """Create a `Request`. A mask is a label map node, or a `Mask` with a segment."""
+        """Create a `Request`.
+
+        A mask is a label map node, or a `Mask` with a segment. ``landmarks`` are point lists of the ultrasound and of
+        the MR, which guide the registration.
+        """
         nodes = [movingNodes] if hasattr(movingNodes, "GetID") else list(movingNodes)
         masks = [*movingMasks, *[None] * (len(nodes) - len(movingMasks))]
         moving = tuple(Moving(node, _as_mask(mask)) for node, mask in zip(nodes, masks, strict=True))
+        fixed_landmarks, moving_landmarks = landmarks or (None, None)
         return Request(
-            fixedNode, moving, _as_mask(fixedMask), initialTransform, preset, dict(changes or {}), device, name
+            fixedNode,
+            moving,
+            _as_mask(fixedMask),
+            initialTransform,
+            preset,
+            dict(changes or {}),
+            device,
+            name,
+            fixed_landmarks,
+            moving_landmarks,
+            str(landmarkErrorMm),
         )
 
     def startRequest(self, request: Request, callbacks: Callbacks | None = None) -> RegistrationRun:  # noqa: N802

@@ -83,6 +83,9 @@ class ParameterSet:
             changes=self._changes(),
             device=node.GetParameter("device") or _DEFAULTS.device,
             name=node.GetParameter("name"),
+            fixed_landmarks=node.GetNodeReference("fixedLandmarks"),
+            moving_landmarks=node.GetNodeReference("movingLandmarks"),
+            landmark_error_mm=node.GetParameter("landmarkErrorMm") or _DEFAULTS.landmark_error_mm,
         )
 
     @request.setter
@@ -107,6 +110,8 @@ class ParameterSet:
         self._set_reference("fixed", request.fixed)
         self._set_mask("fixedMask", request.fixed_mask)
         self._set_reference("initialTransform", request.initial_transform)
+        self._set_reference("fixedLandmarks", request.fixed_landmarks)
+        self._set_reference("movingLandmarks", request.moving_landmarks)
         for index, moving in enumerate(request.moving):
             self._set_reference(f"moving{index}", moving.node)
             self._set_mask(f"movingMask{index}", moving.mask)
@@ -114,6 +119,7 @@ class ParameterSet:
             self._set_reference(f"moving{index}", None)
             self._set_mask(f"movingMask{index}", None)
         values = {"preset": request.preset, "device": request.device, "name": request.name}
+        values["landmarkErrorMm"] = request.landmark_error_mm
         values["movingCount"] = str(len(request.moving))
         values["changes"] = json.dumps(dict(request.changes), sort_keys=True)
         for name, value in values.items():

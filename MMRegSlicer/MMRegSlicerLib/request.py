@@ -10,6 +10,8 @@ from MMRegCore.config import DEFAULT_PRESET, load_preset, with_changes
 from MMRegCore.errors import MMRegError
 from MMRegSlicerLib.translation import tr as _
 
+# How exactly a surgeon sets a landmark in the ultrasound.
+LANDMARK_ERROR_MM = "2"
 # A MRML node, or None where a docstring says so. Slicer's classes come without types.
 Node: TypeAlias = Any
 
@@ -56,6 +58,10 @@ class Request:
         ``auto``, ``cpu`` or ``cuda``.
     name : str
         Name of the result; derived from the images when empty.
+    fixed_landmarks, moving_landmarks : node or None
+        Point lists of corresponding points that guide the registration, both or neither.
+    landmark_error_mm : str
+        Their standard deviation along each axis, as ``mmreg --landmark-error-mm`` takes it.
     """
 
     fixed: Node = None
@@ -66,6 +72,9 @@ class Request:
     changes: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
     name: str = ""
+    fixed_landmarks: Node = None
+    moving_landmarks: Node = None
+    landmark_error_mm: str = LANDMARK_ERROR_MM
 
     @property
     def moving_nodes(self) -> tuple[Node, ...]:
@@ -93,6 +102,8 @@ class Request:
             moving=tuple(Moving(volume(each.node), mask(each.mask)) for each in self.moving),
             fixed_mask=mask(self.fixed_mask),
             initial_transform=volume(self.initial_transform),
+            fixed_landmarks=volume(self.fixed_landmarks),
+            moving_landmarks=volume(self.moving_landmarks),
         )
 
     def validation_error(self) -> str:
@@ -101,7 +112,14 @@ class Request:
             return _("Select the ultrasound volume.")
         if not self.moving_nodes:
             return _("Select at least one MR volume.")
-        return self._volume_error() or self._parent_error() or self._mask_error() or self._settings_error()
+        problems = (
+            self._volume_error,
+            self._parent_error,
+            self._mask_error,
+            self._landmark_error,
+            self._settings_error,
+        )
+        return next(filter(None, (problem() for problem in problems)), "")
 
     def initial_transform_warning(self) -> str:
         """Warn when the initial transform leaves out parent transforms of the MR; empty when it does not."""
@@ -143,6 +161,19 @@ class Request:
                     mask=mask.node.GetName(), image=image.GetName()
                 )
         return ""
+
+    def _landmark_error(self) -> str:
+        if (self.fixed_landmarks is None) != (self.moving_landmarks is None):
+            return _("Select the guiding landmarks of both images, or of neither.")
+        if self.fixed_landmarks is None:
+            return ""
+        if self.fixed_landmarks is self.moving_landmarks:
+            return _("The same point list is selected for both images.")
+        try:
+            is_positive = float(self.landmark_error_mm) > 0
+        except ValueError:
+            is_positive = False
+        return "" if is_positive else _("Enter the error of the landmarks, in mm.")
 
     def _settings_error(self) -> str:
         try:

@@ -19,7 +19,9 @@ from MMRegSlicerLib.translation import tr as _
 _OUTPUT, _MOVING, _FIXED, _ACCEPTED = (f"MMReg.{word}" for word in ("output", "moving", "fixed", "accepted"))
 # The nodes that lie where they are for good: this or another result of the same MR was hardened on them.
 _HARDENED = "MMReg.hardened"
-REFERENCES = (_OUTPUT, _MOVING, _FIXED, _HARDENED)
+# The point lists that guided the registration: ultrasound, then MR.
+_GUIDE = "MMReg.guide"
+REFERENCES = (_OUTPUT, _MOVING, _FIXED, _HARDENED, _GUIDE)
 # Attribute of the transform node: part of the name of its references on other nodes. Identifiers of nodes change when a
 # scene is added to another one, this does not.
 _KEY = "MMReg.key"
@@ -65,6 +67,11 @@ class Result:
     def fixed(self) -> Node:
         """The ultrasound; None when it was deleted."""
         return self.transform.GetNodeReference(_FIXED)
+
+    @property
+    def guiding_landmarks(self) -> tuple[Node, ...]:
+        """The point lists that guided the registration, ultrasound and MR; empty where none did."""
+        return referenced_nodes(self.transform, _GUIDE)
 
     @property
     def quality(self) -> Quality | None:
@@ -152,8 +159,11 @@ class Result:
         node.RemoveNodeReferenceIDs(self._parent_role)
 
     def show(self, *, after: bool) -> None:
-        """Show the MR at its position after or before the registration."""
-        for node in self.moving:
+        """Show the MR, and the landmarks in it that guided the registration, after or before the registration."""
+        # Landmarks go with the MR as long as they have the same parent.
+        parent = self.moving[0].GetTransformNodeID() if self.moving else None
+        guide = [node for node in self.guiding_landmarks[1:] if node.GetTransformNodeID() == parent]
+        for node in (*self.moving, *guide):
             if after:
                 self.apply_transform(node)
             elif node in self.transformed_nodes:
@@ -271,6 +281,9 @@ def add_transform(file: Path, request: Request, verdict: Mapping[str, Any] | Non
         transform.SetNodeReferenceID(_FIXED, request.fixed.GetID())
         for node in request.moving_nodes:
             transform.AddNodeReferenceID(_MOVING, node.GetID())
+        for node in (request.fixed_landmarks, request.moving_landmarks):
+            if node is not None:
+                transform.AddNodeReferenceID(_GUIDE, node.GetID())
         result.show(after=True)
     except BaseException:
         result.discard()

@@ -22,7 +22,7 @@ from MMRegCore.prepare import prepare
 from MMRegCore.search.landmarks import LandmarkPairs
 from MMRegCore.search.motion_model import MotionModel
 from MMRegCore.search.rigid import posterior_cost
-from MMRegCore.search.sampled import Levels
+from MMRegCore.search.sampled import Evidence, Levels
 from MMRegCore.search.settings import MotionPriorSettings
 from MMRegCore.transform import SpatialTransform
 from quick import QUICK, QUICK_MCBO, SET_QUICK, small_pictures
@@ -157,10 +157,10 @@ class TestTerm:
     def test_counts_in_the_posterior_like_the_prior(self, prepared):
         pair, start = prepared
         model = MotionModel.of(pair, MotionPriorSettings())
-        sampled = Levels(pair).at("lc2", 3.0, 2)
+        evidence = Evidence(((1.0, Levels(pair).at("lc2", 3.0, 2)),))
         term = pairs(TRIANGLE, TRIANGLE + 2.0).on(pair, start)
         parameters = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
-        without, weighed = (posterior_cost(sampled, model, 200.0, each)(parameters) for each in (None, term))
+        without, weighed = (posterior_cost(evidence, model, 200.0, each)(parameters) for each in (None, term))
         assert torch.allclose(weighed - without, term.cost(model)(parameters) / 200, atol=1e-6)
 
 

@@ -154,3 +154,18 @@ def test_nothing_changed(done):
     provenance = read_provenance(done / "result" / "result.json")
     assert what_changed(provenance, provenance) == ()
     assert what_changed(provenance, replace(provenance, device="cuda:0")) == ("device: cpu then, cuda:0 now",)
+
+
+def test_landmarks_guide_it_again(tmp_path):
+    fixed = scene(box((20, 22, 24)), translation((1.0, -1.0, 0.5)).apply, name="us")
+    moving = scene(box((26, 28, 30)), inverted=True, name="t1")
+    for image in (fixed, moving):
+        write_volume(image, tmp_path / f"{image.name}.nii.gz")
+    images = [read_volume(tmp_path / f"{name}.nii.gz") for name in ("us", "t1")]
+    points = np.array([[8.0, 0, 2], [-6, 7, 1], [-3, -8, -6]])
+    there = points + np.random.default_rng(0).normal(0, 1 / 3, (3, 3))
+    result = register(*images, settings=QUICK, landmarks=(points, there), landmark_error_mm=0.7, device="cpu")
+    result.save(tmp_path / "result", fixed=images[0], transform_only=True)
+    told, _, again = replay(tmp_path / "result" / "result.json", [tmp_path])
+    assert told.same
+    assert again.provenance.landmarks == result.provenance.landmarks

@@ -8,6 +8,7 @@ from types import NoneType
 from typing import get_args, get_type_hints
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,7 @@ RUNS = {
     "mcbo": lambda: run(settings=QUICK_MCBO),
     "without model selection": lambda: run(settings=with_changes(QUICK, {"model_selection.enabled": False})),
     "masks and initial transform": masked,
+    "landmarks": lambda: run(landmarks=(np.diag([5.0, 6, 7]), np.diag([5.5, 6, 7]))),
 }
 
 

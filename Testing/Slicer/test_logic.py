@@ -114,6 +114,59 @@ def test_every_transform_above_either_image_counts(scene, case, logic):
     assert mr.GetTransformNodeID() == patient.GetID()
 
 
+def test_landmarks_guide_from_where_nothing_overlaps(scene, case, logic):
+    """Each list counts in its image's own space, whatever transforms are above; the list in the MR goes with the MR."""
+    ultrasound, mr = case
+    far = add_linear(scene, "Far", translation(300, -200, 100))
+    mr.SetAndObserveTransformNodeID(far.GetID())
+    points = np.array([[8.0, -6.0, 3.0], [-8.0, 2.0, 7.0], [0.0, 9.0, -9.0]])
+    in_us = add_points(scene, "in US", points)
+    in_mr = add_points(scene, "in MR", (points + SHIFT_MM)[[2, 0, 1]])
+    in_mr.SetAndObserveTransformNodeID(far.GetID())
+    for each, labels in ((in_us, "abc"), (in_mr, "cab")):
+        for index, label in enumerate(labels):
+            each.SetNthControlPointLabel(index, label)
+
+    result = logic.register(ultrasound, mr, landmarks=(in_us, in_mr), landmarkErrorMm=1, **OPTIONS)
+
+    given = result.quality.landmarks
+    assert (given.count, given.error_mm, given.motion) == (3, 1.0, "rigid")
+    assert given.start.max < 0.01
+    assert result.guiding_landmarks == (in_us, in_mr)
+    assert in_mr.GetTransformNodeID() == result.transform.GetID()
+    assert np.linalg.norm(points_in_world(in_mr)[[1, 2, 0]] - points, axis=1).max() < 0.5
+    result.show(after=False)
+    assert in_mr.GetTransformNodeID() == far.GetID()
+    result.show(after=True)
+    result.discard()
+    assert in_mr.GetTransformNodeID() == far.GetID()
+
+
+def test_a_list_of_landmarks_elsewhere_counts_where_it_is_seen_and_stays(scene, case, logic):
+    ultrasound, mr = case
+    mr.SetAndObserveTransformNodeID(add_linear(scene, "Far", translation(300, -200, 100)).GetID())
+    in_us = add_points(scene, "in US", np.array([[4.0, -6.0, 3.0]]))
+    in_mr = add_points(scene, "in MR", np.array([[304.0, -206.0, 103.0]]) + SHIFT_MM)
+    result = logic.register(ultrasound, mr, landmarks=(in_us, in_mr), **OPTIONS)
+    assert result.quality.landmarks.motion == "translation"
+    assert result.quality.landmarks.start.max < 0.01
+    assert in_mr.GetTransformNodeID() is None
+
+
+def test_landmarks_that_are_no_pairs_are_told_before_anything_runs(scene, case, logic):
+    in_us, in_mr = add_points(scene, "in US", np.eye(3)), add_points(scene, "in MR", np.eye(3)[:2])
+    with pytest.raises(InputError, match="got 3 fixed and 2 moving"):
+        logic.register(*case, landmarks=(in_us, in_mr), **OPTIONS)
+    request = logic.makeRequest(*case, landmarks=(in_us, None))
+    assert request.validation_error() == "Select the guiding landmarks of both images, or of neither."
+    request = logic.makeRequest(*case, landmarks=(in_us, in_us))
+    assert request.validation_error() == "The same point list is selected for both images."
+    for error in (0, "none", ""):
+        request = logic.makeRequest(*case, landmarks=(in_us, in_mr), landmarkErrorMm=error)
+        assert request.validation_error() == "Enter the error of the landmarks, in mm."
+    assert request.without(in_mr).moving_landmarks is None
+
+
 def test_callbacks_come_in_the_thread_that_polls(case, logic):
     events = []
     run = logic.start(

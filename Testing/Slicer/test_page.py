@@ -28,6 +28,7 @@ OTHERS = {
     "MMRegBrainTumor1",
     "MRBrainTumor1",
     "MRBrainTumor1 landmarks",
+    "Markups",
     "Sample Data",
     "Transforms",
     "Ultrasound (simulated) landmarks",

@@ -12,7 +12,7 @@ from PySide6 import QtWidgets
 
 from MMRegCore.config import as_text, describe, load_preset, preset_description, preset_names
 from MMRegSlicerLib.request import Mask, Moving, Request
-from mrml_scene import add_linear, add_segmentation, add_volume, translation
+from mrml_scene import add_linear, add_points, add_segmentation, add_volume, translation
 
 
 def combo_boxes(place):
@@ -43,6 +43,24 @@ def test_register_says_why_it_cannot_run(opened, volumes):
     slicer.mrmlScene.RemoveNode(volumes[1])
     text = "T1 was deleted and is no longer selected. Select at least one MR volume."
     assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (False, text)
+
+
+def test_guiding_landmarks_are_stored_and_checked(opened, volumes):
+    ui, scene = opened.ui, slicer.mrmlScene
+    in_us, in_mr = (add_points(scene, name, np.eye(3)) for name in ("in US", "in MR"))
+    select(ui.fixedSelector, "US")
+    select(combo_boxes(ui.movingFrame)[0], "T1")
+    select(ui.guideFixedSelector, "in US")
+    assert ui.statusLabel.text() == "Select the guiding landmarks of both images, or of neither."
+    select(ui.guideMovingSelector, "in MR")
+    ui.guideErrorEdit.setText("3.5")
+    ui.guideErrorEdit.editingFinished.emit()
+    assert (ui.registerButton.isEnabled(), ui.statusLabel.text()) == (True, "")
+    request = opened.panel._parameters.request
+    assert (request.fixed_landmarks, request.moving_landmarks, request.landmark_error_mm) == (in_us, in_mr, "3.5")
+    slicer.mrmlScene.RemoveNode(in_mr)
+    assert opened.panel._parameters.request.moving_landmarks is None
+    assert ui.statusLabel.text().startswith("in MR was deleted and is no longer selected.")
 
 
 def test_selections_are_stored_in_the_scene(opened, volumes):
