@@ -39,7 +39,7 @@ NETWORKS = {
 
 def test_networks_are_found_by_their_names():
     assert {name: network.name for name, network in networks().items()} == {
-        name: name for name in ("gradient-guided", "lapirn", "masr-net", "multiprop")
+        name: name for name in ("brain-unet", "gradient-guided", "lapirn", "masr-net", "multiprop")
     }
     assert find_network("lapirn") is LapIrn
     with pytest.raises(InputError, match="did you mean 'lapirn'"):
