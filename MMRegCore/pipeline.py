@@ -154,7 +154,7 @@ def register(
     given = (fixed, *movings)
     fixed, movings = without_outliers(fixed), [without_padding(without_outliers(volume)) for volume in movings]
     _check_inputs(fixed, movings, initial)
-    timings: dict[str, float] = {}
+    scanned, timings = movings, dict[str, float]()
     if chosen.masked and chosen.brain_mask:
         monitor.report("finding the brain", 0.0)
         with _timed(timings, "brain"):
@@ -174,6 +174,7 @@ def register(
             initial=initial,
             maps={name: _on_fixed_grid(values, found.prepared, fixed) for name, values in found.solution.maps.items()},
             model_selection=found.selection,
+            scanned=scanned,
             landmarks=None if start is None else given_landmarks(start, found.solution.landmark_use, transform),
             on_verdict=partial(on_transform, transform),
             monitor=monitor.part(0.88, 1.0),

@@ -73,6 +73,7 @@ def assess(
     maps: Mapping[str, torch.Tensor] | None = None,
     model_selection: ModelSelection | None = None,
     landmarks: GivenLandmarks | None = None,
+    scanned: Sequence[Volume] | None = None,
     on_verdict: Callable[[Verdict], None] = lambda _: None,
     monitor: Monitor | None = None,
 ) -> Assessment:
@@ -80,7 +81,8 @@ def assess(
 
     ``transform`` is the whole way from fixed to moving, of any kind; ``initial`` the initial transform, identity when
     None.  ``maps`` (D, H, W) by their names are those on the fixed grid that cannot be computed from the transform,
-    such as 'expected_error'.  ``landmarks`` are those that guided the registration.  ``on_verdict`` is called with the
+    such as 'expected_error'.  ``landmarks`` are those that guided the registration.  ``scanned`` are the moving images without masks that were
+    found in them: what they cover is measured; the moving images themselves when None.  ``on_verdict`` is called with the
     verdict as soon as it is known; what takes longer is measured after that.  Raises `InputError` when nothing is
     inside the mask, the transform gives non-finite displacements there, or a map is not known; `GeometryError` when a
     map does not fill the fixed grid.
@@ -104,12 +106,16 @@ def assess(
     by_name = {each.spec.name: each for each in found}
     jacobian = _jacobian(by_name["jacobian_determinant"].volume.data[0][mask])
     expected = by_name["expected_error"].summary.inside.mean if "expected_error" in by_name else None
-    verdict = judge(expected, model_selection, [_share(image.foreground, mask) for image in after], jacobian, landmarks)
+    coverage = [
+        tuple(_share(_covered(image, fixed.grid, each), mask) for each in (before_field, after_field))
+        for image in (moving if scanned is None else scanned)
+    ]
+    verdict = judge(expected, model_selection, [now for _, now in coverage], jacobian, landmarks)
     on_verdict(verdict)
     compared, comparison = [], _Comparison(fixed, mask)
     for index, states in enumerate(zip(before, after, strict=True)):
         monitor.report(f"comparing {states[1].name}", 0.4 + 0.6 * index / len(moving))
-        compared.append(comparison.of(*states))
+        compared.append(comparison.of(*states, *coverage[index]))
     quality = _quality(measured, found, tuple(compared), model_selection, jacobian, verdict)
     notes = (*quality.notes, *notes_on_landmarks(landmarks), *_doubts((fixed, *moving)))
     quality = replace(quality, notes=notes, landmarks=landmarks)
@@ -242,14 +248,22 @@ def number(value: SupportsFloat) -> float | None:
 
 def _resampled(moving: Volume, grid: Grid, field: DisplacementField) -> Volume:
     """The moving image on the fixed grid (trilinear); its minimum, and no mask, outside of its field of view."""
-    foreground, moving = moving.foreground, finite(moving)
+    covered = _covered(moving, grid, field)
+    moving = finite(moving)
     positions = positions_between(moving.grid, grid) + field.to_voxel(moving.grid)
     within = inside(positions, moving.grid.shape)[0, 0]
-    covered = within
-    if not bool(foreground.all()):
-        covered = within & (sample(foreground[None, None].float(), positions, mode="nearest")[0, 0] > 0.5)
     data = torch.where(within, sample(moving.data[None], positions)[0], moving.data.min())
     return Volume(data, grid, covered, moving.name)
+
+
+def _covered(moving: Volume, grid: Grid, field: DisplacementField) -> torch.Tensor:
+    """(D, H, W) bool: where the moving image has foreground, on the fixed grid (nearest neighbour)."""
+    positions = positions_between(moving.grid, grid) + field.to_voxel(moving.grid)
+    within = inside(positions, moving.grid.shape)[0, 0]
+    foreground = moving.foreground
+    if bool(foreground.all()):
+        return within
+    return within & (sample(foreground[None, None].float(), positions, mode="nearest")[0, 0] > 0.5)
 
 
 class _Comparison:
@@ -262,18 +276,17 @@ class _Comparison:
         self._measure, self._nmi_measure = Mind(), Nmi(window_bins=0)
         self._encoded = self._encode(self._fixed)
 
-    def of(self, before: Volume, after: Volume) -> ImageComparison:
+    def of(self, before: Volume, after: Volume, covered_before: float, covered_after: float) -> ImageComparison:
         """Both states compared in the same region: where the MR has foreground under both transforms."""
         states = tuple(levelled_volume(state) for state in (before, after))
         common = self._mask & before.foreground & after.foreground
-        coverage = [_share(state.foreground, self._mask) for state in states]
         nmi = [self._nmi(state, common) for state in states]
         away_from_rims = self._away_from_rims(common)
         mind = [self._mind_distance(state, away_from_rims) for state in states]
         return ImageComparison(
             name=after.name,
-            coverage_before=coverage[0],
-            coverage_after=coverage[1],
+            coverage_before=covered_before,
+            coverage_after=covered_after,
             compared_share=_share(common, self._mask),
             nmi_before=nmi[0],
             nmi_after=nmi[1],

@@ -14,6 +14,7 @@ ALLOWED = {
     "MMRegCore.config",
     "MMRegCore.errors",
     "MMRegCore.evaluate.pairing",
+    "MMRegCore.version",
 }
 FORBIDDEN = {"torch", "SimpleITK", "matplotlib", "PySide6", "scipy"}
 
