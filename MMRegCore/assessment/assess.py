@@ -81,11 +81,11 @@ def assess(
 
     ``transform`` is the whole way from fixed to moving, of any kind; ``initial`` the initial transform, identity when
     None.  ``maps`` (D, H, W) by their names are those on the fixed grid that cannot be computed from the transform,
-    such as 'expected_error'.  ``landmarks`` are those that guided the registration.  ``scanned`` are the moving images without masks that were
-    found in them: what they cover is measured; the moving images themselves when None.  ``on_verdict`` is called with the
-    verdict as soon as it is known; what takes longer is measured after that.  Raises `InputError` when nothing is
-    inside the mask, the transform gives non-finite displacements there, or a map is not known; `GeometryError` when a
-    map does not fill the fixed grid.
+    such as 'expected_error'.  ``landmarks`` are those that guided the registration.  ``scanned`` are the moving images
+    without masks that were found in them, whose coverage is told; the moving images themselves when None.
+    ``on_verdict`` is called with the verdict as soon as it is known; what takes longer is measured after that.  Raises
+    `InputError` when nothing is inside the mask, the transform gives non-finite displacements there, or a map is not
+    known; `GeometryError` when a map does not fill the fixed grid.
     """
     monitor = monitor if monitor is not None else Monitor()
     mask = fixed.foreground

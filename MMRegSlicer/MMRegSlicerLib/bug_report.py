@@ -16,7 +16,7 @@ from MMRegSlicerLib.request import Node, Request
 
 _PACKAGES = ("torch", "SimpleITK", "numpy", "safetensors", "Jinja2")
 # A path on any system: it may hold a name.
-_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\\\][\w.~%+@ -]+){2,}")
+_PATH = r"(?:[A-Za-z]:)?(?:[/\\\\][\w.~%+@ -]+){2,}"
 _SHORTEST_NAME = 3
 
 
@@ -73,7 +73,7 @@ def _size(volume: Node) -> str:
 
 
 def _anonymised(log: str, scene: Node) -> str:
-    text = _PATH.sub("<path>", log)
+    text = re.sub(_PATH, "<path>", log)
     names = {str(node.GetName()) for node in nodes_of_class(scene, "vtkMRMLStorableNode") if node.GetName()}
     names |= {file_name(name) for name in names}
     names |= {_user_name(), platform.node()}

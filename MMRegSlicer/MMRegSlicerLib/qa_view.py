@@ -16,8 +16,6 @@ from MMRegSlicerLib.result import Result
 from MMRegSlicerLib.translation import tr as _
 
 _SLOWEST_MS, _FASTEST_MS = 1000, 100
-_CONTOURS = _("Lines of equal grey value of the MR: blue before, yellow after registration.")
-_INTERPOLATION = _("0: the MR before registration; 100 %: after registration.")
 _SMALLEST_TILE_MM, _LARGEST_TILE_MM = 2.0, 30.0
 
 
@@ -171,11 +169,13 @@ class QaView:
 
 
 def _modes(result: Result) -> list[_Mode]:
+    contours = _("Lines of equal grey value of the MR: blue before, yellow after registration.")
+    shares = _("0: the MR before registration; 100 %: after registration.")
     modes = [
         _Mode("blend", _("Blend"), _("MR opacity:"), 50),
         _Mode("flicker", _("Flicker"), _("Flicker rate:"), 50),
-        _Mode("contours", _("MR contours (before, after)"), _("Grey value:"), 50, sentence=_CONTOURS),
-        _Mode("deformation", _("Deformation 0–100 %"), _("Deformation:"), 100, sentence=_INTERPOLATION),
+        _Mode("contours", _("MR contours (before, after)"), _("Grey value:"), 50, sentence=contours),
+        _Mode("deformation", _("Deformation 0–100 %"), _("Deformation:"), 100, sentence=shares),
     ]
     if result.warped:
         modes += [

@@ -14,7 +14,7 @@ pytest.importorskip("slicer", reason="SLICER SCENE TESTS DID NOT RUN: slicer-cor
 import slicer
 
 from MMRegCore.assessment.maps import map_specs
-from MMRegCore.assessment.verdict import judge
+from MMRegCore.assessment.verdict import REJECTED_MM, judge
 from mrml_scene import small_case
 
 ROOT = Path(__file__).parents[2]
@@ -78,13 +78,13 @@ def test_the_page_uses_the_words_of_the_panel():
 
 def test_the_page_quotes_the_reasons_of_the_verdict():
     quoted = re.findall(r'^\| "([^"]+)"', PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(quoted) == 5
+    assert len(quoted) == 6
     reasons = [
         reason
         for selected in ("initial", "rigid")
         for reason in judge(
-            4.0,
-            SimpleNamespace(selected=selected),
+            REJECTED_MM + 1,
+            SimpleNamespace(selected=selected, rival_mm=6.0),
             [0.3],
             SimpleNamespace(folding_voxels=7),
         ).reasons
