@@ -29,6 +29,8 @@ _MEASURED = {
     "known-truth": ("MMRegCore/simulate", "MMRegCore/transform.py", "MMRegCore/displacement.py"),
     "landmarks": (*_LC2, *_SIMULATOR),
     "learned": (*_ENGINE, *_NETWORKS),
+    "patients": (*_LC2, "MMRegCore/networks"),
+    "brain": ("MMRegCore/segmentation", "MMRegCore/networks/brain_unet.py", "MMRegCore/weights"),
     "retrieval": _NETWORKS,
     "shift-statistics": _SIMULATOR,
     "simulator": _SIMULATOR,
