@@ -27,6 +27,11 @@ def select(box, text):
     box.activated.emit(index)
 
 
+def select_preset(selector, name):
+    """Select a preset by the title that the form shows for it."""
+    select(selector, selector.itemText(selector.findData(name)))
+
+
 @pytest.fixture
 def volumes(opened):
     scene = slicer.mrmlScene
@@ -67,7 +72,7 @@ def test_selections_are_stored_in_the_scene(opened, volumes):
     ui = opened.ui
     select(ui.fixedSelector, "US")
     select(combo_boxes(ui.movingFrame)[0], "T1")
-    select(ui.presetSelector, "mcbo-published")
+    select_preset(ui.presetSelector, "mcbo-published")
     ui.nameEdit.setText("after resection")
     ui.nameEdit.editingFinished.emit()
     assert opened.panel._parameters.request == Request(
@@ -207,16 +212,19 @@ def test_another_preset_brings_its_own_values(opened):
         line = editor_of(opened, "margin_mm").widget
         line.setFocus()
         line.setText("7")
-        select(opened.ui.presetSelector, name)
+        select_preset(opened.ui.presetSelector, name)
         assert opened.panel.form.request.changes == {}
         assert opened.panel._parameters.request.preset == name
 
 
 def test_every_preset_is_offered_with_its_purpose(opened):
     selector = opened.ui.presetSelector
-    assert [selector.itemText(index) for index in range(selector.count())] == list(preset_names())
+    assert [selector.itemData(index) for index in range(selector.count())] == list(preset_names())
+    titles = {selector.itemText(index) for index in range(selector.count())}
+    assert len(titles) == selector.count()
+    assert not titles & set(preset_names())
     for name in preset_names():
-        select(selector, name)
+        select_preset(selector, name)
         assert opened.ui.presetDescription.text() == preset_description(name)
 
 
@@ -227,7 +235,7 @@ def test_several_parameter_sets_in_one_scene(opened, volumes):
     assert second.GetHideFromEditors()
     assert opened.panel.form.request == Request()
     select(opened.ui.fixedSelector, "FLAIR")
-    select(opened.ui.presetSelector, "mcbo-clem")
+    select_preset(opened.ui.presetSelector, "mcbo-clem")
     selector.setCurrentNode(first)
     assert opened.panel.form.request == Request(volumes[0], (Moving(volumes[1]),), name="before resection")
     assert [node.GetID() for node in (first, second)] == [selector.itemData(index) for index in range(selector.count())]
