@@ -16,12 +16,12 @@ def preset_title(name: str) -> str:
     titles = {
         "lc2": _("MR to ultrasound (recommended)"),
         "mcbo": _("MR to ultrasound, by structure"),
-        "dns": _("MR to ultrasound, by learned features"),
-        "dns-mr": _("MR to MR, by learned features"),
+        "dns": _("MR to ultrasound, learned"),
+        "dns-mr": _("MR to MR, learned"),
         "mcbo-published": _("MCBO as published"),
         "mcbo-clem": _("Electron to light microscopy"),
-        "multiprop": _("MultiPropReg network (own weights)"),
-        "gradient-guided": _("Gradient-guided network (own weights)"),
-        "lapirn": _("LapIRN network (own weights)"),
+        "multiprop": _("MultiPropReg (own weights)"),
+        "gradient-guided": _("Gradient guidance (own weights)"),
+        "lapirn": _("LapIRN (own weights)"),
     }
     return titles.get(name, name)

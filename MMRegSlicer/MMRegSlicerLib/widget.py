@@ -163,6 +163,7 @@ class Panel(VTKObservationMixin):  # type: ignore[misc]
 
     def _on_copy_log_clicked(self) -> None:
         log = str(self.ui.logView.toPlainText())
+        # The application's QClipboard.
         slicer.app.clipboard().setText(bug_report(self.form.request, log, slicer.mrmlScene))
 
     def _start(self, request: Request) -> None:

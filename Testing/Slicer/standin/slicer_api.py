@@ -88,6 +88,7 @@ MRML = {
 }
 # Functions of slicer.util that open windows or need the application.
 UTIL = (
+    "arrayFromVTKMatrix",
     "loadUI",
     "childWidgetVariables",
     "confirmOkCancelDisplay",
