@@ -31,6 +31,8 @@ WEIGHTS = "brain-unet"
 MARGIN_MM = 3.0
 # The lowest value of an image, on more than this share of it, is nothing.
 _EMPTY_SHARE = 0.01
+# Air is darker than this share of what is bright.
+_AIR = 0.12
 # A brain fills less than this share of a head.
 _STRIPPED_SHARE = 0.6
 # What shows something on more of an image's border is cut, and has no border of its own.
@@ -98,8 +100,10 @@ def find_brain(images: Volume | Sequence[Volume]) -> Brain:
         shown, deep = _shown(volume, grid)
         if not bool(shown.any()):
             continue
-        box = _box(shown)
-        distance = _up_to_the_cut(_distance(volume, network, grid, box), shown[box], deep[box])
+        image = _on_grid(volume, grid)
+        box = _box(shown & _bright(image, shown))
+        with_edges = network(unit_range(image[box])[None, None])[0, 0]
+        distance = _up_to_the_cut(with_edges, shown[box], deep[box])
         if _is_stripped(volume, distance, shown[box]):
             distance = torch.where(shown[box], distance.clamp(max=-2 * SPACING_MM), distance)
         # Nothing was stripped or left unscanned less than a voxel away.
@@ -179,13 +183,19 @@ def _box(mask: torch.Tensor) -> tuple[slice, ...]:
     return tuple(slice(int(a), int(b) + 1) for a, b in zip(index.amin(dim=0), index.amax(dim=0), strict=True))
 
 
-def _distance(volume: Volume, network: BrainUNet, grid: Grid, box: tuple[slice, ...]) -> torch.Tensor:
-    """(d, h, w): what the network says of an image within a box of the grid."""
+def _on_grid(volume: Volume, grid: Grid) -> torch.Tensor:
+    """(D, H, W): an image on the grid, 0 outside of it."""
     good = torch.isfinite(volume.data[0])
     filled = torch.where(good, volume.data[0] - volume.data[0][good].min(), 0.0)
-    image = resample_smoothed(volume.with_data(filled[None]), grid)[0][box]
-    found: torch.Tensor = network(unit_range(image)[None, None])[0, 0]
-    return found
+    return resample_smoothed(volume.with_data(filled[None]), grid)[0]
+
+
+def _bright(image: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """(D, H, W) bool: what is no air; the features of the network are normalised over what it is shown."""
+    top = image[shown].kthvalue(max(round(0.98 * int(shown.sum())), 1)).values
+    # Means over blocks of three voxels: noise does not count.
+    bright = F.avg_pool3d(image[None, None], 3, stride=1, padding=1)[0, 0] > _AIR * top
+    return bright if bool((bright & shown).any()) else shown
 
 
 def _up_to_the_cut(distance: torch.Tensor, shown: torch.Tensor, deep: torch.Tensor) -> torch.Tensor:
