@@ -290,7 +290,7 @@ def _on_device(
 
     def there(pair: Prepared) -> _Found:
         memory = memory_budget_bytes(pair.fixed.image.device, run.memory_gb)
-        marks = None if run.landmarks is None else run.landmarks.pairs.on(pair, run.initial)
+        marks = None if run.landmarks is None else run.landmarks.on(pair)
         problem = Problem(pair, Levels(pair), memory, monitor, landmarks=marks)
         with at_most(find_method(settings.method).threads(problem)):
             return work(problem)

@@ -108,7 +108,7 @@ class LandmarkPairs:
         matrix[:3, 3] = to_mean - rotation @ from_mean
         return LandmarkStart(self, motion, matrix, initial)
 
-    def on(self, prepared: Prepared, start: SpatialTransform) -> LandmarkTerm:
+    def on(self, prepared: Prepared, start: SpatialTransform, *, replaces_prior: bool = False) -> LandmarkTerm:
         """The landmarks on the working grid of a pair that was prepared under that start."""
         grid, device = prepared.grid, prepared.fixed.image.device
 
@@ -117,7 +117,7 @@ class LandmarkPairs:
             return torch.from_numpy(ijk[:, ::-1].copy()).float().to(device)
 
         there = voxel(start.apply_inverse(self.moving_ras))
-        return LandmarkTerm(voxel(self.fixed_ras), there, self.error_mm / prepared.spacing_mm)
+        return LandmarkTerm(voxel(self.fixed_ras), there, self.error_mm / prepared.spacing_mm, replaces_prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +144,10 @@ class LandmarkStart:
         """Both, fixed to moving."""
         return self.initial.then(SpatialTransform.from_matrix(self.matrix_ras))
 
+    def on(self, prepared: Prepared) -> LandmarkTerm:
+        """The landmarks on the working grid of a pair that was prepared under `transform`."""
+        return self.pairs.on(prepared, self.transform, replaces_prior=self.motion == "rigid")
+
 
 @dataclass(frozen=True, eq=False)
 class LandmarkTerm:
@@ -156,19 +160,24 @@ class LandmarkTerm:
         start.
     error_voxel : float
         Standard deviation along each axis.
+    replaces_prior : bool
+        Whether they determine the rigid motion.  Then they are all that is known of it beforehand: the start that they
+        gave, about which the prior lies, is theirs too and must not count a second time.
     """
 
     fixed: torch.Tensor
     moving: torch.Tensor
     error_voxel: float
+    replaces_prior: bool
 
     def cost(self, model: MotionModel) -> Objective:
-        """``½ Σ |T(fixed) − moving|² / σ²`` of parameters (K, n), as (K,)."""
+        """``½ Σ |T(fixed) − moving|² / σ²`` of parameters (K, n), as (K,); less the rigid prior if it is replaced."""
         motion = model.at(self.fixed)
 
         def cost(parameters: torch.Tensor) -> torch.Tensor:
             missed = (motion(parameters) - self.moving[:, None]) / self.error_voxel
-            return 0.5 * missed.square().sum(dim=(0, 2))
+            cost = 0.5 * missed.square().sum(dim=(0, 2))
+            return cost - model.rigid_surprise(parameters) if self.replaces_prior else cost
 
         return cost
 

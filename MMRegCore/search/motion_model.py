@@ -98,10 +98,13 @@ class MotionModel:
 
     def surprise(self, parameters: torch.Tensor) -> torch.Tensor:
         """(K,): minus the logarithm of the prior of parameters (K, n), up to a constant."""
+        return self.rigid_surprise(parameters) + parameters[:, 6:].square().sum(dim=1) / 2
+
+    def rigid_surprise(self, parameters: torch.Tensor) -> torch.Tensor:
+        """(K,): the part of that which translation and rotation have."""
         freedom = self.degrees_of_freedom
-        squared = parameters.square()
-        tails = sum(torch.log1p(part.sum(dim=1) / freedom) for part in (squared[:, :3], squared[:, 3:6]))
-        return (freedom + 3) / 2 * tails + squared[:, 6:].sum(dim=1) / 2
+        squared = parameters[:, :6].square().unflatten(1, (2, 3)).sum(dim=2)
+        return (freedom + 3) / 2 * torch.log1p(squared / freedom).sum(dim=1)
 
     def at(self, points: torch.Tensor) -> PointMotion:
         """The motion of points (N, 3), voxels of the working grid."""

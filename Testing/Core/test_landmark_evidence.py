@@ -163,6 +163,18 @@ class TestTerm:
         without, weighed = (posterior_cost(evidence, model, 200.0, each)(parameters) for each in (None, term))
         assert torch.allclose(weighed - without, term.cost(model)(parameters) / 200, atol=1e-6)
 
+    def test_three_pairs_are_all_that_is_known_of_the_rigid_motion(self, prepared):
+        """The prior lies about their own start, and would count them twice; the deformation keeps its prior."""
+        pair, _ = prepared
+        start = pairs(TRIANGLE, TRIANGLE + 2.0).start(SpatialTransform.identity())
+        model = MotionModel.of(pair, MotionPriorSettings())
+        parameters = torch.randn(2, len(model.identity()), generator=torch.Generator().manual_seed(0))
+        left = model.surprise(parameters) + start.on(pair).cost(model)(parameters)
+        likelihood = start.pairs.on(pair, start.transform).cost(model)(parameters)
+        assert torch.allclose(left, likelihood + parameters[:, 6:].square().sum(dim=1) / 2, rtol=1e-4)
+        few = pairs(TRIANGLE[:2], TRIANGLE[:2] + 2.0).start(SpatialTransform.identity())
+        assert not few.on(pair).replaces_prior
+
 
 @pytest.mark.slow
 class TestRegister:
