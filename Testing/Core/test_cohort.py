@@ -207,7 +207,10 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
             os.kill(child, 0)
         except ProcessLookupError:
             return
-        if Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+        if (
+            Path(f"/proc/{child}/stat").exists()
+            and Path(f"/proc/{child}/stat").read_text(encoding="utf-8").split()[2] == "Z"
+        ):
             return
         time.sleep(0.1)
     os.kill(child, signal.SIGKILL)

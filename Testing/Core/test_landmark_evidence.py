@@ -292,15 +292,15 @@ class TestCommandLine:
         small_pictures(monkeypatch)
         options = ["--landmarks", str(files / "pairs.csv"), "--landmark-error-mm", "1"]
         assert self.run(files, *options, "--output", str(tmp_path / "out")) == 0
-        content = json.loads((tmp_path / "out" / "result.json").read_text())
+        content = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
         assert content["quality"]["landmarks"]["error_mm"] == 1.0
         assert content["quality"]["landmarks"]["given"]["mean"] > 50
-        assert "cannot judge the result" in (tmp_path / "out" / "report.html").read_text()
+        assert "cannot judge the result" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
     def test_two_files(self, files, tmp_path):
         options = ["--fixed-landmarks", str(files / "us.mrk.json"), "--moving-landmarks", str(files / "mr.fcsv")]
         assert self.run(files, *options, "--transform-only", "--output", str(tmp_path / "out")) == 0
-        content = json.loads((tmp_path / "out" / "result.json").read_text())
+        content = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
         assert content["provenance"]["landmarks"]["error_mm"] == 2.0
 
     @pytest.mark.parametrize(

@@ -194,8 +194,10 @@ def test_a_folder_is_scored(dataset, capsys):
         assert row["hd95_voxel"] == pytest.approx(1)
         assert row["folding_share"] == 0
     assert told["summary"]["dice"]["mean"] == pytest.approx(0.75)
-    assert (dataset / "scores" / "cohort.csv").read_text().splitlines()[1].startswith("0003_0003,failed")
-    assert "0003_0003" in (dataset / "scores" / "cohort.html").read_text()
+    assert (
+        (dataset / "scores" / "cohort.csv").read_text(encoding="utf-8").splitlines()[1].startswith("0003_0003,failed")
+    )
+    assert "0003_0003" in (dataset / "scores" / "cohort.html").read_text(encoding="utf-8")
 
 
 def test_identity_moves_no_point():

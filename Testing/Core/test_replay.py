@@ -60,7 +60,7 @@ def done(tmp_path_factory) -> Path:
 
 def changed(done: Path, folder: Path, change) -> Path:
     """A copy of the result in which ``change`` altered the provenance."""
-    content = json.loads((done / "result" / "result.json").read_text())
+    content = json.loads((done / "result" / "result.json").read_text(encoding="utf-8"))
     change(content["provenance"])
     (folder / "result.json").write_text(json.dumps(content))
     (folder / "transform.h5").write_bytes((done / "result" / "transform.h5").read_bytes())
