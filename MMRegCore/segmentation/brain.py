@@ -27,8 +27,8 @@ from MMRegCore.segmentation.field_of_view import replicate_edge
 from MMRegCore.volume import Volume
 
 WEIGHTS = "brain-unet"
-# Skull that is within this of the brain is within reach of a brain that swelled, and of an error of the mask, which lies
-# rather too deep than too far out.
+# Skull that is within this of the brain is within reach of a brain that swelled, and of an error of the mask, which
+# lies rather too deep than too far out.
 MARGIN_MM = 4.0
 # The lowest value of an image, on more than this share of it, is nothing.
 _EMPTY_SHARE = 0.01
